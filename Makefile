@@ -1,0 +1,53 @@
+# `make` prepares .venv and leaves it alone while pyproject.toml stays as it is; every target runs inside it.
+
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_FLAGS ?=
+# The first interpreter that is new enough; `make PYTHON=/path/to/python3` chooses another.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+
+.DEFAULT_GOAL := install
+.PHONY: install demo test bench check-gpu lint clean help
+
+install: $(VENV)/.raysr  ## prepare .venv with raysr
+
+demo: $(VENV)/.raysr  ## label, train and serve over the built-in corpus, end to end
+	$(BIN)/raysr demo
+
+test: lint  ## lint, check types and run every test
+	$(BIN)/pytest
+
+lint: $(VENV)/.raysr-test  ## ruff and mypy alone
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.raysr-test  ## measure what docs/results.md quotes (hours; resumes)
+	$(BIN)/python -m benchmarks.ipl
+
+check-gpu: $(VENV)/.raysr  ## train, decode and score for a moment on this machine's device, without Ray
+	$(BIN)/raysr preflight --train
+
+clean:  ## remove .venv, build outputs and caches; runs/ stays
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 14
+
+$(VENV)/bin/python:
+	@$(or $(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: raysr needs \
+	Python 3.11 or newer, found: $$($(or $(PYTHON),python3) --version 2>&1); install one and run \
+	'make PYTHON=/path/to/python3'" >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "error: '$(PYTHON) -m venv' failed; on Debian and Ubuntu \
+	it is in the package python3-venv" >&2; exit 2; }
+
+$(VENV)/.raysr: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e .
+	@touch $@
+
+$(VENV)/.raysr-test: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e '.[teachers,voices,test]'
+	@touch $@ $(VENV)/.raysr
