@@ -1,0 +1,59 @@
+"""Samples out: Ogg/Opus for corpora, WAV for everything that reads WAV."""
+
+import io
+import wave
+from pathlib import Path
+
+import av
+import numpy as np
+
+from raysr.errors import AudioError
+
+SAMPLE_RATE = 16000
+
+
+def encode_opus(samples: np.ndarray, bitrate: int = 16000) -> bytes:
+    """Return 16 kHz mono samples (N,) in [-1, 1] as Ogg/Opus (RFC 6716, RFC 7845) at ``bitrate`` bit/s.
+
+    Decoding gives N samples again (a few more when N is below one frame of 20 ms). The bytes depend on
+    nothing but the samples, the bitrate and the encoder's version.
+    """
+    if len(samples) == 0:
+        raise AudioError("cannot encode audio without samples")
+    output = io.BytesIO()
+    # FFmpeg trims the padding of the last Ogg page only when it is not the first as well
+    page_us = min(1_000_000, len(samples) * 1_000_000 // SAMPLE_RATE // 2)
+    options = {"page_duration": str(page_us), "serial_offset": "1", "fflags": "+bitexact"}
+    with av.open(output, "w", format="ogg", options=options) as container:
+        stream = container.add_stream("libopus", rate=SAMPLE_RATE, options={"application": "voip"})
+        stream.layout = "mono"
+        stream.bit_rate = bitrate
+        stream.codec_context.open()
+        frame = av.AudioFrame.from_ndarray(_int16(samples)[None], format="s16", layout="mono")
+        frame.rate = SAMPLE_RATE
+        fifo = av.AudioFifo()
+        fifo.write(frame)
+        for piece in fifo.read_many(stream.codec_context.frame_size, partial=True):
+            container.mux(stream.encode(piece))
+        container.mux(stream.encode(None))
+    return output.getvalue()
+
+
+def wav_bytes(samples: np.ndarray, sample_rate: int = SAMPLE_RATE) -> bytes:
+    """Return mono samples (N,) in [-1, 1] as a 16-bit WAV file."""
+    output = io.BytesIO()
+    with wave.open(output, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(sample_rate)
+        file.writeframes(_int16(samples).tobytes())
+    return output.getvalue()
+
+
+def write_wav(path: str | Path, samples: np.ndarray, sample_rate: int = SAMPLE_RATE) -> None:
+    """Write mono samples (N,) in [-1, 1] as a 16-bit WAV file."""
+    Path(path).write_bytes(wav_bytes(samples, sample_rate))
+
+
+def _int16(samples: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(np.asarray(samples, np.float64) * 32768), -32768, 32767).astype("<i2")

@@ -1,0 +1,89 @@
+"""`raysr demo | ipl | label | train`: runs of the loop, whole or in part."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from raysr.cli.common import ConfigOption, Overrides
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    for command in (demo, ipl, label, train):
+        app.command()(command)
+
+
+def demo(
+    folder: Annotated[Path, typer.Option("--dir", help="The run's folder.")] = Path("runs/demo"),
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Of the endpoint; another if it is taken.")
+    ] = 8000,
+    short: Annotated[
+        bool, typer.Option("--short", help="A few updates only: does everything work here?")
+    ] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Label, train and serve over the built-in corpus, end to end, on this machine.
+
+    Ctrl-C is safe: the same command resumes. Example: `raysr demo`
+    """
+    from raysr.demo import run_demo
+
+    run_demo(folder, short, port, overrides or [])
+
+
+def ipl(config: ConfigOption, overrides: Overrides = None) -> None:
+    """Run iterative pseudo-labelling: label, filter, train, cycle after cycle, unattended.
+
+    Every step is done once: the same command goes on with a run that was stopped, and asks only for more
+    cycles when it is finished. Example: `raysr ipl --config jobs/conf/demo.yaml run.cycles=4`
+    """
+    from raysr.evaluate.report import write_report
+    from raysr.ipl.run import run_ipl
+
+    folder = run_ipl(config, overrides or [])
+    typer.echo(f"report: {write_report(folder)}")
+    typer.echo(f"serve it: raysr serve --pool {folder / 'pool'}")
+
+
+def label(
+    config: ConfigOption,
+    out: Annotated[Path, typer.Option(help="The manifest of kept labels to write.")],
+    overrides: Overrides = None,
+) -> None:
+    """Label a run's unlabelled audio and filter the labels, without training: the first half of a cycle.
+
+    The run's builder picks the teachers; `builder.kind=external` labels with recognisers from pip. Why an
+    utterance was dropped is in the run's folder: `cycles/NNN/decisions.parquet`.
+
+    Example: `raysr label --config my.yaml --out kept.jsonl builder.kind=external selector.first_cycle=0`
+    """
+    from raysr.corpus.manifest import write_jsonl
+    from raysr.ipl.config import read_config
+    from raysr.ipl.progress import Progress
+    from raysr.ipl.run import open_run
+
+    settings = read_config(config, overrides or [])
+    with open_run(settings, Progress(), [config.absolute().parent, Path.cwd()]) as run:
+        cycle = settings.first_cycle
+        step, plugin = run.steps(cycle), run.plugins(cycle)
+        selected = step.selection(lambda: plugin.selector(cycle, run.unlabelled))
+        teachers = step.teachers(lambda: plugin.builder(run.pool))
+        predicted = step.predictions(lambda: plugin.recogniser(selected, teachers))
+        kept = step.decisions(selected, lambda: plugin.filter(predicted))
+        write_jsonl(out, kept)
+        typer.echo(f"{len(kept)} of {len(selected)} utterances kept: {out}")
+
+
+def train(config: ConfigOption, overrides: Overrides = None) -> None:
+    """Train one student on the labelled audio of a run alone, publish it to the pool, and score it.
+
+    It is the run's cycle 0 with nothing selected; `raysr ipl` with the same configuration goes on from it.
+
+    Example: `raysr train --config my.yaml trainer.steps=2000`
+    """
+    from raysr.ipl.run import run_ipl
+
+    folder = run_ipl(config, [*(overrides or []), "run.cycles=1", "selector.first_cycle=1"])
+    typer.echo(f"serve it: raysr serve --pool {folder / 'pool'}")

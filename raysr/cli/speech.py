@@ -1,0 +1,115 @@
+"""`raysr transcribe` and `raysr serve`: turn speech into text, here or for others."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from raysr.cli.common import ModelOption, Overrides, PoolOption
+from raysr.stream.defaults import LEFT_CHUNKS
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command("transcribe")(transcribe)
+    app.command("serve")(serve)
+
+
+def transcribe(
+    file: Annotated[Path, typer.Argument(help="An audio file, in any format FFmpeg reads.")],
+    pool: PoolOption,
+    model: ModelOption = "latest",
+    chunk: int = typer.Option(
+        16,
+        help="Recognise as a stream would, so many 40 ms frames at a time; -1 hears the whole file at once.",
+    ),
+    left_chunks: int = typer.Option(
+        LEFT_CHUNKS, min=-1, help="Chunks of the past the model may look at; -1 for all."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print segments and words with their times as JSON."),
+) -> None:
+    """Transcribe an audio file on this machine, without Ray.
+
+    With `--chunk 16` the text is the one that the endpoint gives for a live stream of the same audio.
+
+    Example: `raysr transcribe meeting.wav --pool runs/demo/pool`
+    """
+    import torch
+
+    from raysr.audio.fbank import Fbank
+    from raysr.audio.files import decode
+    from raysr.cli.common import pick_entry
+    from raysr.decode.events import Final
+    from raysr.decode.recognise import recognise_masked
+    from raysr.pool import load_entry
+
+    if chunk == 0 or chunk < -1:
+        raise typer.BadParameter(
+            "a chunk is at least one frame; -1 hears the whole file at once", param_hint="--chunk"
+        )
+    samples = decode(file)
+    recogniser = load_entry(pick_entry(pool, model))
+    features = Fbank(recogniser.config.fbank)(torch.from_numpy(samples))  # (T, 80)
+    events = recognise_masked(
+        recogniser.model,
+        recogniser.tokeniser,
+        recogniser.lm,
+        features,
+        chunk,
+        left_chunks,
+        recogniser.config.decode,
+    )
+    finals = [event for event in events if isinstance(event, Final)]
+    if as_json:
+        typer.echo(
+            json.dumps({"text": _text(finals), "segments": [_segment(final) for final in finals]}, indent=2)
+        )
+    else:
+        typer.echo(_text(finals))
+
+
+def serve(
+    pool: PoolOption,
+    host: str = typer.Option("127.0.0.1", help="0.0.0.0 lets other machines in."),
+    port: int = typer.Option(8000, min=1, max=65535, help="Where HTTP and WebSocket clients connect."),
+    model: str = typer.Option(
+        "latest", help="`latest` follows the pool as it grows; a name stays with that entry."
+    ),
+    overrides: Overrides = None,
+) -> None:
+    """Serve a model pool over HTTP and WebSocket until Ctrl-C; a new entry goes live without a restart.
+
+    Example: `raysr serve --pool runs/demo/pool --port 8000 chunk_size=8 limits.sessions=64`
+    """
+    import threading
+
+    from raysr.cluster import connect
+    from raysr.config import apply_overrides
+    from raysr.serving import run
+    from raysr.serving.settings import ServingConfig
+
+    data: dict[str, Any] = {"pool": str(pool.absolute()), "entry": None if model == "latest" else model}
+    config = ServingConfig.parse(apply_overrides(data, overrides or []), "serve")
+    with connect():
+        url = run.start(config, host, port)
+        typer.echo(f"{url}  live captions; POST {url}/v1/audio/transcriptions; Ctrl-C stops")
+        try:
+            threading.Event().wait()
+        finally:
+            run.stop()
+
+
+def _text(finals: Any) -> str:
+    return " ".join(final.text for final in finals)
+
+
+def _segment(final: Any) -> dict[str, Any]:
+    return {
+        "start": round(final.start, 3),
+        "end": round(final.end, 3),
+        "text": final.text,
+        "confidence": round(final.confidence, 4),
+        "words": [asdict(word) for word in final.words],
+    }

@@ -1,0 +1,82 @@
+"""Finding the audio files of a folder, and naming them."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from raysr.corpus.importers.report import Problem
+from raysr.errors import CorpusError
+
+# Raw streams carry no sign of what they are: only the name says so, and their bytes alone do not decode.
+# fmt: off
+HEADERLESS = frozenset({
+    ".al", ".alaw", ".g722", ".gsm", ".sln", ".sln12", ".sln16", ".sln24", ".sln32", ".sln48", ".sln96",
+    ".sln192", ".ul", ".ulaw",
+})
+AUDIO = HEADERLESS | {
+    ".3gp", ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".ape", ".asf", ".au", ".avi", ".awb",
+    ".caf", ".flac", ".flv", ".m4a", ".m4b", ".m4v", ".mka", ".mkv", ".mov", ".mp2", ".mp3", ".mp4",
+    ".mpeg", ".mpg", ".nist", ".nut", ".oga", ".ogg", ".ogv", ".opus", ".pcm", ".ra", ".raw", ".rm",
+    ".snd", ".sph", ".spx", ".ts", ".tta", ".voc", ".w64", ".wav", ".wave", ".weba", ".webm", ".wma",
+    ".wmv", ".wv",
+}
+# fmt: on
+
+
+@dataclass(frozen=True)
+class Found:
+    """An audio file: its path, its path below the folder, and its id (that path without the suffix)."""
+
+    path: Path
+    name: str
+    id: str
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What lies in a folder."""
+
+    files: list[Found]
+    ignored: dict[str, int]
+    problems: list[Problem]
+
+
+def scan(folder: Path, leave_out: tuple[Path, ...] = ()) -> Scan:
+    """List the audio files below ``folder`` in a fixed order; the first of those with one id.
+
+    Raises:
+        CorpusError: there is no such folder, or no audio file in it.
+    """
+    if not folder.is_dir():
+        problem = "is a file, not a folder" if folder.exists() else "no such folder"
+        raise CorpusError(f"{folder}: {problem}: give the folder that holds the audio files")
+    files: dict[str, Found] = {}
+    ignored: Counter[str] = Counter()
+    problems: list[Problem] = []
+    for path in _walk(folder, leave_out):
+        if path.suffix.lower() not in AUDIO:
+            ignored[path.suffix.lower() or "(none)"] += 1
+            continue
+        name = path.relative_to(folder).as_posix()
+        found = Found(path, name, name[: -len(path.suffix)])
+        first = files.setdefault(found.id, found)
+        if first is not found:
+            reason = f"has the id '{found.id}' like {first.name}: rename one of them"
+            problems.append(Problem("duplicate id", name, reason))
+    if not files:
+        held = ", ".join(f"{count} {suffix}" for suffix, count in ignored.most_common(3)) or "nothing"
+        raise CorpusError(f"{folder}: no audio file in it (it holds {held}): give a folder of .wav, .mp3, …")
+    return Scan(list(files.values()), dict(ignored), problems)
+
+
+def _walk(folder: Path, leave_out: tuple[Path, ...]) -> Iterator[Path]:
+    avoid = {path.resolve() for path in leave_out}
+    for base, folders, names in os.walk(folder):
+        inside = [f for f in folders if not f.startswith(".") and (Path(base) / f).resolve() not in avoid]
+        folders[:] = sorted(inside)
+        for name in sorted(names):
+            path = Path(base) / name
+            if not name.startswith(".") and path.resolve() not in avoid:
+                yield path

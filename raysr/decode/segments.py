@@ -1,0 +1,112 @@
+"""Decoding a stream of encoder frames into segments: the same code for live sessions and for whole files.
+
+Frames are taken one by one, whatever a push holds, so that the finals do not depend on how a stream was cut.
+"""
+
+import torch
+from torch import Tensor
+
+from raysr.decode.decode_config import DecodeConfig
+from raysr.decode.endpoint import Endpointer
+from raysr.decode.events import Cause, Event, Final, Partial
+from raysr.decode.hypothesis import BLANK
+from raysr.decode.language_model import LanguageModel
+from raysr.decode.rescore import rescore
+from raysr.decode.segment_search import open_search
+from raysr.decode.words import text_of, words_of
+from raysr.model.model import FRAME_SHIFT_MS, AsrModel
+from raysr.text.tokeniser import Tokeniser
+
+__all__ = ["Event", "Final", "Partial", "SegmentDecoder"]
+
+
+class SegmentDecoder:
+    """Turns encoder frames into partial and final texts; holds the state of one stream."""
+
+    def __init__(
+        self,
+        model: AsrModel,
+        config: DecodeConfig,
+        lm: LanguageModel | None,
+        tokeniser: Tokeniser,
+    ) -> None:
+        self._model = model
+        self._config = config
+        self._tokeniser = tokeniser
+        self._lm = lm
+        self._frame_seconds = model.encoder.subsampling.hop * FRAME_SHIFT_MS / 1000
+        self._endpointer = Endpointer(config.endpoint, self._frame_seconds)
+        self._frame = 0
+        self._segment = 0
+        self._shown = ("", "")
+        self._open()
+
+    def push(self, out: Tensor) -> list[Event]:
+        """Read encoder frames (t, D); return finals they complete, then the text now open if it changed."""
+        events: list[Event] = []
+        with torch.inference_mode():
+            for frame in out.unsqueeze(1):  # (1, D)
+                events += self._read(frame)
+        partial = self._partial()
+        text = (partial.stable, partial.volatile)
+        if any(text) and text != self._shown:
+            self._shown = text
+            events.append(partial)
+        return events
+
+    def finalize(self) -> list[Event]:
+        """Close the open segment because the client asks for it; the stream goes on."""
+        self._endpointer.restart()
+        return self._close("finalize")
+
+    def finish(self) -> list[Event]:
+        """Close the last segment: there are no more frames."""
+        return self._close("stop")
+
+    def _open(self) -> None:
+        self._begin = self._frame
+        self._frames: list[Tensor] = []
+        self._shown = ("", "")
+        self._search = open_search(self._config, self._lm, self._frame_seconds)
+
+    def _read(self, frame: Tensor) -> list[Event]:
+        # One frame a call: a product over another number of rows may round differently.
+        log_probs = self._model.ctc_log_probs(frame.unsqueeze(0)).cpu()  # (1, 1, V)
+        self._search.read(log_probs)
+        self._frame += 1
+        if self._config.method == "rescore":
+            self._frames.append(frame)
+        ends = self._endpointer.push([float(log_probs[0, 0, BLANK])])
+        return self._close("endpoint") if ends else []
+
+    def _close(self, cause: Cause) -> list[Event]:
+        nbest = self._search.nbest(self._config.nbest)
+        if self._frames and any(h.tokens for h in nbest):
+            out = torch.cat(self._frames).unsqueeze(0)  # (1, T, D)
+            lengths = torch.tensor([out.shape[1]], device=out.device)
+            nbest = rescore(self._model, out, lengths, [nbest], self._config)[0]
+        start, end = self._begin * self._frame_seconds, self._frame * self._frame_seconds
+        words = words_of(self._tokeniser, nbest[0], self._frame_seconds, start)
+        self._open()
+        if not words:
+            return []
+        self._segment += 1
+        return [
+            Final(
+                segment=self._segment - 1,
+                start=start,
+                end=end,
+                text=" ".join(word.text for word in words),
+                words=words,
+                confidence=sum(word.confidence for word in words) / len(words),
+                cause=cause,
+                nbest=tuple(nbest),
+            )
+        ]
+
+    def _partial(self) -> Partial:
+        best, stable = self._search.open_tokens()
+        text, sure = text_of(self._tokeniser, best), text_of(self._tokeniser, stable)
+        sure = sure if text.startswith(sure) else ""
+        start, end = self._begin * self._frame_seconds, self._frame * self._frame_seconds
+        return Partial(self._segment, start, end, sure, text[len(sure) :])

@@ -1,0 +1,118 @@
+"""What a report shows, read from the plain files of a run's folder; what is not there yet is left empty."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from raysr.errors import RunError
+
+WORST = 30
+
+
+@dataclass(frozen=True, slots=True)
+class RunFiles:
+    """One run, finished or not."""
+
+    folder: Path
+    cycles: list[dict[str, Any]] = field(default_factory=list)
+    finished: bool = False
+    losses: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    reasons: list[dict[str, Any]] = field(default_factory=list)
+    worst: list[dict[str, Any]] = field(default_factory=list)
+    lineage: list[dict[str, Any]] = field(default_factory=list)
+    config: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name
+
+
+def read_run(folder: Path) -> RunFiles:
+    """Read a run's folder; raise :class:`RunError` when it holds no run."""
+    config = folder / "config.yaml"
+    if not config.is_file():
+        raise RunError(f"{folder} holds no run: there is no config.yaml in it; name the folder of `run.dir`")
+    cycles = sorted(path for path in folder.glob("cycles/*") if path.is_dir())
+    report = _json(folder / "report.json")
+    finished = [cycle for path in cycles if (cycle := _json(path / "report.json"))]
+    return RunFiles(
+        folder=folder,
+        cycles=report.get("cycles") or finished,
+        finished=bool(report.get("finished")),
+        losses={f"cycle {int(path.name)}": curve for path in cycles if (curve := _losses(path))},
+        reasons=[row for path in cycles for row in _reasons(path)],
+        worst=_worst(cycles),
+        lineage=list(_lineage(folder / "pool")),
+        config=config.read_text(encoding="utf-8"),
+    )
+
+
+def _losses(cycle: Path) -> list[tuple[float, float]]:
+    """Return (step, loss); a resumed training writes some steps again, and the last word on a step counts."""
+    rows = {row["step"]: row["loss"] for row in _jsonl(cycle / "train" / "metrics.jsonl") if "loss" in row}
+    return sorted((float(step), float(loss)) for step, loss in rows.items())
+
+
+def _reasons(cycle: Path) -> Iterator[dict[str, Any]]:
+    path = cycle / "decisions.parquet"
+    if not path.is_file():
+        return
+    totals: dict[tuple[str, str], list[float]] = {}
+    for row in pq.read_table(path).to_pylist():
+        count = totals.setdefault((row["status"], row.get("reason") or ""), [0, 0.0])
+        count[0] += 1
+        count[1] += (row.get("duration") or 0.0) / 3600
+    for (status, reason), (utterances, hours) in sorted(totals.items(), key=lambda item: -item[1][0]):
+        yield {
+            "cycle": int(cycle.name),
+            "status": status,
+            "reason": reason,
+            "utterances": int(utterances),
+            "hours": hours,
+        }
+
+
+def _worst(cycles: list[Path]) -> list[dict[str, Any]]:
+    """Return the utterances of the last scored student with most word errors."""
+    for cycle in reversed(cycles):
+        rows = [row for row in _jsonl(cycle / "scores.jsonl") if row["errors"]]
+        if rows:
+            return sorted(rows, key=lambda row: (-row["errors"], row["id"]))[:WORST]
+    return []
+
+
+def _lineage(pool: Path) -> Iterator[dict[str, Any]]:
+    for path in sorted(pool.glob("*/metrics.json")):
+        metrics = _json(path)
+        weights = _json(path.parent / "manifest.json").get("files", {}).get("model.safetensors", "")
+        yield {
+            "name": path.parent.name,
+            "parents": [str(parent) for parent in metrics.get("parents") or []],
+            "weights": weights[:12],
+        }
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a file that may still be written to: a torn last line is left out."""
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict):
+                yield row

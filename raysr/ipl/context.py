@@ -1,0 +1,58 @@
+"""What a plug-in may know of the run and the cycle that it works in."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from raysr.audio.fbank import FbankConfig
+from raysr.corpus.manifest import Manifest
+from raysr.decode.recognise import DecodeConfig
+from raysr.ipl.materials import Materials
+from raysr.ipl.progress import Progress
+from raysr.model.config import ModelConfig
+from raysr.pool import Pool
+
+
+def student_name(cycle: int) -> str:
+    """Return the name that a cycle's student has in the pool."""
+    return f"cycle-{cycle:03d}"
+
+
+@dataclass(frozen=True)
+class CycleContext:
+    """The second argument of every plug-in: ``Plugin(config, context)``, built anew for every cycle.
+
+    Attributes:
+        cycle: counted from 0.
+        first_cycle: the first cycle that labels.
+        folder: of the cycle; a plug-in may write files of its own there.
+        seed: of the run; mix the cycle in where draws should differ from cycle to cycle.
+        pool: the model pool.
+        cache: folder of the run's feature cache.
+        materials: what is made once and then frozen: tokeniser, language model.
+        features, model, decode: as configured for the run.
+        dev: transcribed utterances that decoder weights are chosen on.
+        progress: where to tell the user how it goes.
+    """
+
+    cycle: int
+    first_cycle: int
+    folder: Path
+    seed: int
+    pool: Pool
+    cache: Path
+    materials: Materials
+    features: FbankConfig
+    model: ModelConfig
+    decode: DecodeConfig
+    progress: Progress
+    dev: Manifest | tuple[()] = ()
+
+    @property
+    def labelling_round(self) -> int:
+        """How many cycles have labelled before this one."""
+        return max(0, self.cycle - self.first_cycle)
+
+    @property
+    def student(self) -> str:
+        """The name that this cycle's student has in the pool."""
+        return student_name(self.cycle)

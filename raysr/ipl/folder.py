@@ -1,0 +1,99 @@
+"""A run's folder: where it lies, whose it is, and that it stays one run."""
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from raysr.cluster import is_ray_job
+from raysr.corpus.disk import replacing
+from raysr.errors import RunError
+
+STORAGE = "RAYSR_STORAGE"
+MAY_CHANGE = {("run", "cycles"), ("cluster",)}
+
+
+def place(folder: str) -> Path:
+    """Return the absolute folder of a run.
+
+    Raises:
+        RunError: a relative one inside a Ray job, whose working folder is thrown away.
+    """
+    path = Path(folder).expanduser()
+    if path.is_absolute():
+        return path
+    root = os.environ.get(STORAGE)
+    if root:
+        return Path(root).absolute() / path
+    if is_ray_job():
+        raise RunError(
+            f"run.dir {folder} is relative, and a Ray job's working folder is thrown away: "
+            f"give an absolute run.dir, or set {STORAGE} in the job's runtime environment"
+        )
+    return path.absolute()
+
+
+@contextmanager
+def owning(folder: Path) -> Iterator[None]:
+    """Hold a run's folder for this process; the system lets go of it when the process dies.
+
+    Raises:
+        RunError: another process works in it, named by its pid; or it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("a+")
+    except OSError as error:
+        raise RunError(f"run folder {folder} cannot be written: {error.strerror}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            raise RunError(
+                f"run folder {folder} is in use by process {holder}: wait for it, or stop it"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def keep_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write ``config.yaml`` once; a run that is started again has to have the same, but for more cycles.
+
+    Raises:
+        RunError: the configuration differs; names the key.
+    """
+    path = folder / "config.yaml"
+    if path.exists():
+        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+        difference = next(_differences(before, config), None)
+        if difference:
+            key, old, new = difference
+            raise RunError(
+                f"run folder {folder} was made with {key}: {_short(old)}, not {_short(new)}; "
+                "give the old value to resume it, or another run.dir"
+            )
+    with replacing(path) as file:
+        file.write(yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True).encode())
+
+
+def _differences(old: Any, new: Any, key: tuple[str, ...] = ()) -> Iterator[tuple[str, Any, Any]]:
+    if key in MAY_CHANGE:
+        return
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for name in dict.fromkeys([*old, *new]):
+            yield from _differences(old.get(name), new.get(name), (*key, str(name)))
+    elif old != new:
+        yield ".".join(key), old, new
+
+
+def _short(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
+    return text if len(text) <= 60 else text[:57] + "…"

@@ -1,0 +1,84 @@
+"""What the plug-ins hand over to each other, besides manifests, predictions and decisions."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from raysr.corpus.disk import replacing
+from raysr.corpus.manifest import open_manifest
+from raysr.corpus.utterance import Utterance
+
+
+@dataclass(frozen=True)
+class Batches:
+    """What a student is trained on: manifests with final texts, and how much of a batch is labelled.
+
+    Attributes:
+        labelled, pseudo: JSONL manifests; None where there is nothing of the kind.
+        labelled_share: of every batch's seconds, when there are both.
+    """
+
+    labelled: Path | None
+    pseudo: Path | None
+    labelled_share: float
+
+    def utterances(self) -> Iterator[Utterance]:
+        """Yield the labelled utterances, then the pseudo-labelled."""
+        for manifest in (self.labelled, self.pseudo):
+            if manifest is not None:
+                yield from open_manifest(manifest)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a student starts: a safetensors file, None draws weights; ``parents`` are pool entries."""
+
+    weights: Path | None = None
+    parents: tuple[str, ...] = ()
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a JSON file in one step."""
+    with replacing(path) as file:
+        file.write(json.dumps(value, indent=2).encode() + b"\n")
+
+
+def write_batches(path: Path, batches: Batches) -> None:
+    """Publish batches; paths below the file's folder are written relative to it, so that a run can move."""
+    record = asdict(batches)
+    for name in ("labelled", "pseudo"):
+        record[name] = _relative(record[name], path.parent)
+    write_json(path, record)
+
+
+def read_batches(path: Path) -> Batches:
+    """Read what :func:`write_batches` wrote."""
+    record = json.loads(path.read_text())
+    return Batches(
+        _absolute(record["labelled"], path.parent),
+        _absolute(record["pseudo"], path.parent),
+        record["labelled_share"],
+    )
+
+
+def write_start(path: Path, start: Start) -> None:
+    """Publish where a student starts."""
+    write_json(path, {"weights": _relative(start.weights, path.parent), "parents": start.parents})
+
+
+def read_start(path: Path) -> Start:
+    """Read what :func:`write_start` wrote."""
+    record = json.loads(path.read_text())
+    return Start(_absolute(record["weights"], path.parent), tuple(record["parents"]))
+
+
+def _relative(path: Path | None, folder: Path) -> str | None:
+    if path is None:
+        return None
+    inside = path.is_relative_to(folder)
+    return str(path.relative_to(folder) if inside else path.absolute())
+
+
+def _absolute(path: str | None, folder: Path) -> Path | None:
+    return None if path is None else folder / path

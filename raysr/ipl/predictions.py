@@ -1,0 +1,159 @@
+"""Predictions: what the teachers said about every selected utterance; written once, a Parquet file a block.
+
+A block's file is named after the ids in it and appears whole or not at all, so that a block which is labelled
+twice, because a worker died or the driver did, is still there once.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raysr.corpus.disk import remove_partials, replacing
+from raysr.teachers.base import TeacherOutput
+
+_SCORED_TEXT = pa.struct([("text", pa.string()), ("score", pa.float64())])
+_HYPOTHESIS = pa.struct(
+    [
+        ("teacher", pa.string()),
+        ("version", pa.string()),
+        ("text", pa.string()),
+        ("tokens", pa.list_(pa.int32())),
+        ("score", pa.float64()),
+        ("normalised_score", pa.float64()),
+        ("ctc", pa.float64()),
+        ("attention", pa.float64()),
+        ("lm", pa.float64()),
+        ("confidences", pa.list_(pa.float32())),
+        ("nbest", pa.list_(_SCORED_TEXT)),
+        ("ctc_attention_agreement", pa.float64()),
+        ("error", pa.string()),
+    ]
+)
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("cycle", pa.int32()),
+        ("duration", pa.float64()),
+        ("hypotheses", pa.list_(_HYPOTHESIS)),
+        ("error", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class TeacherHypothesis:
+    """What one teacher said; ``version`` is the hash of its weights, or its release."""
+
+    teacher: str
+    version: str
+    output: TeacherOutput
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One selected utterance with what every teacher said, in the teachers' order; or why there is nothing.
+
+    ``duration`` is in seconds; ``error`` says why the audio could not be read.
+    """
+
+    id: str
+    cycle: int
+    duration: float
+    hypotheses: tuple[TeacherHypothesis, ...] = ()
+    error: str | None = None
+
+    @property
+    def label(self) -> TeacherOutput | None:
+        """The output that becomes the pseudo-label: the first teacher's that did not fail."""
+        return next((h.output for h in self.hypotheses if h.output.error is None), None)
+
+    @property
+    def failure(self) -> str | None:
+        """Why there is no label; None when there is one."""
+        if self.error is not None:
+            return self.error
+        if self.label is not None:
+            return None
+        return "; ".join(f"{h.teacher}: {h.output.error}" for h in self.hypotheses) or "no teacher answered"
+
+
+class Predictions:
+    """A cycle's predictions: a folder of Parquet files. Iterates in the order of the ids."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def write(self, predictions: Sequence[Prediction]) -> None:
+        """Write one block; the same ids again replace it."""
+        names = "\n".join(p.id for p in predictions)
+        table = pa.Table.from_pylist([_to_row(p) for p in predictions], SCHEMA)
+        with replacing(self.folder / f"{hashlib.sha256(names.encode()).hexdigest()[:24]}.parquet") as file:
+            pq.write_table(table, file)
+
+    def discard_broken(self) -> int:
+        """Remove what a killed writer left and what cannot be read; return how many files."""
+        if not self.folder.is_dir():
+            return 0
+        remove_partials(self.folder)
+        broken = [path for path in self._files() if not _is_readable(path)]
+        for path in broken:
+            path.unlink()
+        return len(broken)
+
+    def ids(self) -> set[str]:
+        """Return the ids that have a row."""
+        return {
+            name for path in self._files() for name in pq.read_table(path, columns=["id"])["id"].to_pylist()
+        }
+
+    def __iter__(self) -> Iterator[Prediction]:
+        rows: dict[str, Prediction] = {}
+        for path in self._files():
+            for row in pq.read_table(path, schema=SCHEMA).to_pylist():
+                rows.setdefault(row["id"], _from_row(row))
+        return iter([rows[name] for name in sorted(rows)])
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("[!.]*.parquet"))
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        return bool(pq.read_schema(path).equals(SCHEMA))
+    except (OSError, pa.ArrowInvalid):
+        return False
+
+
+def _to_row(prediction: Prediction) -> dict[str, object]:
+    return {
+        "id": prediction.id,
+        "cycle": prediction.cycle,
+        "duration": prediction.duration,
+        "error": prediction.error,
+        "hypotheses": [
+            {"teacher": h.teacher, "version": h.version}
+            | asdict(h.output)
+            | {"nbest": [{"text": text, "score": score} for text, score in h.output.nbest]}
+            for h in prediction.hypotheses
+        ],
+    }
+
+
+def _from_row(row: dict[str, object]) -> Prediction:
+    hypotheses: list[dict] = row.pop("hypotheses")  # type: ignore[assignment]
+    return Prediction(
+        **row,  # type: ignore[arg-type]
+        hypotheses=tuple(TeacherHypothesis(h["teacher"], h["version"], _output(h)) for h in hypotheses),
+    )
+
+
+def _output(row: dict) -> TeacherOutput:
+    values = {field.name: row[field.name] for field in fields(TeacherOutput)}
+    values["nbest"] = tuple((n["text"], n["score"]) for n in row["nbest"])
+    return TeacherOutput(
+        **values | {"tokens": tuple(row["tokens"]), "confidences": tuple(row["confidences"])}
+    )

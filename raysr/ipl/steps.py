@@ -1,0 +1,107 @@
+"""The steps of one cycle on disk: each is done once, and read back when the run is started again."""
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from raysr.config import Spec
+from raysr.corpus.manifest import Manifest, open_manifest, write_jsonl
+from raysr.corpus.utterance import Utterance
+from raysr.errors import PoolError
+from raysr.ipl.context import student_name
+from raysr.ipl.decisions import Decision, one_each, read_decisions, write_decisions
+from raysr.ipl.events import Events
+from raysr.ipl.handover import (
+    Batches,
+    Start,
+    read_batches,
+    read_start,
+    write_batches,
+    write_json,
+    write_start,
+)
+from raysr.ipl.predictions import Predictions
+from raysr.pool import Entry, Pool
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Steps:
+    """One cycle's folder. Every method takes what makes a step, and calls it if the step is not there."""
+
+    def __init__(self, folder: Path, cycle: int, events: Events) -> None:
+        self.folder, self.cycle, self._events = folder, cycle, events
+
+    def selection(self, make: Callable[[], Iterable[Utterance]]) -> Manifest:
+        """Write the selected utterances to ``selection.jsonl``."""
+        path = self.folder / "selection.jsonl"
+        if not path.exists():
+            with self._events.step(self.cycle, "selection"):
+                chosen = open_manifest(list({u.id: u for u in make()}.values()))
+                write_jsonl(path, chosen)
+        return open_manifest(path)
+
+    def teachers(self, make: Callable[[], Sequence[Spec]]) -> list[Spec]:
+        """Write the teachers to ``teachers.json``: a resumed cycle labels with the ones it began with."""
+        path = self.folder / "teachers.json"
+        if not path.exists():
+            with self._events.step(self.cycle, "teachers"):
+                write_json(path, [spec.model_dump(mode="json") for spec in make()])
+        return [Spec(**spec) for spec in json.loads(path.read_text())]
+
+    def predictions(self, make: Callable[[], Predictions]) -> Predictions:
+        """Label into ``predictions/``; ``predictions.json`` says that everything is there."""
+        path = self.folder / "predictions.json"
+        if not path.exists():
+            with self._events.step(self.cycle, "predictions"):
+                predictions = make()
+                write_json(path, {"utterances": len(predictions.ids()), "folder": str(predictions.folder)})
+        return Predictions(self.folder / json.loads(path.read_text())["folder"])
+
+    def decisions(self, selected: Manifest, make: Callable[[], Iterable[Decision]]) -> list[Utterance]:
+        """Write one decision for each selected utterance, and return the kept ones with their labels."""
+        path = self.folder / "decisions.parquet"
+        if not path.exists():
+            with self._events.step(self.cycle, "decisions"):
+                made = list(make())
+                used = made[0].filter_hash if made else ""
+                write_decisions(path, one_each(((u.id, u.duration) for u in selected), made, used))
+        texts = {d.id: d.text for d in read_decisions(path) if d.status == "kept"}
+        return [u.with_text(texts[u.id]) for u in selected if u.id in texts]
+
+    def batches(self, make: Callable[[], Batches]) -> Batches:
+        """Write what the student is trained on to ``batches.json``."""
+        return self._once("batches", make, write_batches, read_batches)
+
+    def start(self, make: Callable[[], Start]) -> Start:
+        """Write where the student starts to ``start.json``."""
+        return self._once("start", make, write_start, read_start)
+
+    def student(self, pool: Pool, make: Callable[[], Entry]) -> Entry:
+        """Train the student, unless the pool has it whole."""
+        name = student_name(self.cycle)
+        try:
+            return pool.get(name).verify()
+        except PoolError as error:
+            log.debug("training %s: %s", name, error)
+        with self._events.step(self.cycle, "student"):
+            return make()
+
+    def report(self, make: Callable[[], dict]) -> dict:
+        """Score the cycle into ``report.json``."""
+        path = self.folder / "report.json"
+        return self._once(
+            "report", make, lambda _, value: write_json(path, value), lambda p: json.loads(p.read_text())
+        )
+
+    def _once(
+        self, name: str, make: Callable[[], T], write: Callable[[Path, T], None], read: Callable[[Path], T]
+    ) -> T:
+        path = self.folder / f"{name}.json"
+        if not path.exists():
+            with self._events.step(self.cycle, name):
+                write(path, make())
+        return read(path)

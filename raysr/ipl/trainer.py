@@ -1,0 +1,132 @@
+"""The default trainer: data parallel through Ray Train, decoder weights chosen on dev, then the pool."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import Field
+from safetensors.torch import load_file
+
+from raysr.corpus.features import FeatureCache
+from raysr.corpus.manifest import write_jsonl
+from raysr.corpus.utterance import Utterance
+from raysr.errors import RunError
+from raysr.ipl.context import CycleContext
+from raysr.ipl.handover import Batches, Start
+from raysr.ipl.tuning import TuningConfig, tune
+from raysr.model.model import AsrModel
+from raysr.pool import Entry, EntryConfig
+from raysr.train.job import Scaling, TrainConfig, TrainJob
+from raysr.train.local import fit_local
+
+
+class DdpTrainer:
+    """Trains with :mod:`raysr.train` on Ray's workers."""
+
+    class Config(TrainConfig):
+        """A training, who carries it out, and what is tried on dev.
+
+        Attributes:
+            steps_by_cycle: replaces ``steps`` cycle by cycle, the last one staying.
+            workers: of Ray Train; ``local`` trains in this process without Ray.
+        """
+
+        steps_by_cycle: list[int] = Field(default_factory=list)
+        workers: Scaling = Scaling()
+        local: bool = False
+        tuning: TuningConfig = TuningConfig()
+
+    def __init__(self, config: Config, context: CycleContext) -> None:
+        self.config, self.context = config, context
+        self.cache = FeatureCache(context.cache, context.features)
+        self.out = (context.folder / "train").absolute()
+
+    def __call__(self, start: Start, batches: Batches) -> Entry:
+        c = self.context
+        labelled = self._readable(batches, "labelled")
+        pseudo = self._readable(batches, "pseudo")
+        if not labelled and not pseudo:
+            raise RunError(
+                f"cycle {c.cycle} has nothing to train on: no labelled audio, and no pseudo-label was kept"
+            )
+        tokeniser = c.materials.tokeniser(labelled or pseudo)
+        init = start.weights or c.materials.scratch([*labelled, *pseudo], self.cache, tokeniser.vocab_size)
+        job = self._job(init, labelled, pseudo, batches.labelled_share)
+        weights = self._fit(job)
+        model = AsrModel(c.model, tokeniser.vocab_size)
+        model.load_state_dict(load_file(weights))
+        lm = c.materials.lm(tokeniser, labelled or pseudo)
+        decode = c.decode
+        metrics: dict[str, float] = {}
+        if dev := self._dev():
+            c.progress.say("  choosing decoder weights on dev")
+            decode, metrics = tune(model, tokeniser, lm, dev, self.cache, decode, self.config.tuning)
+        facts = {"cycle": c.cycle, "step": job.train.steps, "parents": list(start.parents), **metrics}
+        entry_config = EntryConfig(model=c.model, fbank=c.features, decode=decode)
+        return c.pool.publish(c.student, model, tokeniser, lm, facts, entry_config)
+
+    def _job(
+        self, init: Path, labelled: Sequence[Utterance], pseudo: Sequence[Utterance], share: float
+    ) -> TrainJob:
+        c, config = self.context, self.config
+        options = {name: getattr(config, name) for name in TrainConfig.model_fields}
+        if config.steps_by_cycle:
+            options["steps"] = config.steps_by_cycle[min(c.cycle, len(config.steps_by_cycle) - 1)]
+        return TrainJob(
+            out=str(self.out),
+            init=str(init.absolute()),
+            tokeniser=str(c.materials.tokeniser_path.absolute()),
+            cache=str(c.cache.absolute()),
+            labelled=_manifest(self.out / "labelled.jsonl", labelled),
+            pseudo=_manifest(self.out / "pseudo.jsonl", pseudo),
+            labelled_share=share,
+            features=c.features,
+            model=c.model,
+            train=TrainConfig(**options),
+            seed=c.seed + c.cycle,
+        )
+
+    def _fit(self, job: TrainJob) -> Path:
+        self.out.mkdir(parents=True, exist_ok=True)
+        with self.context.progress.follow_training(self.out / "metrics.jsonl", job.train.steps):
+            if self.config.local:
+                return fit_local(job)
+            from raysr.train.ray_trainer import fit
+
+            return fit(job, self.config.workers, self.context.student)
+
+    def _readable(self, batches: Batches, part: str) -> list[Utterance]:
+        """Return the utterances with features; the others get a row in ``train/unreadable.jsonl``."""
+        manifest = getattr(batches, part)
+        if manifest is None:
+            return []
+        utterances = list(Batches(manifest, None, 1.0).utterances())
+        with self.context.progress.track(f"features ({part})", len(utterances)) as update:
+            errors = self.cache.ensure(
+                utterances, workers=os.cpu_count() or 1, progress=lambda done, _: update(done, "")
+            )
+        if errors:
+            self._report(errors)
+        return [u for u in utterances if u.id not in errors]
+
+    def _report(self, errors: dict[str, str]) -> None:
+        self.out.mkdir(parents=True, exist_ok=True)
+        with (self.out / "unreadable.jsonl").open("a", encoding="utf-8") as file:
+            file.writelines(
+                json.dumps({"id": name, "reason": reason}) + "\n" for name, reason in errors.items()
+            )
+        self.context.progress.say(
+            f"  {len(errors)} utterances cannot be read and are left out: {self.out}/unreadable.jsonl"
+        )
+
+    def _dev(self) -> list[Utterance]:
+        errors = self.cache.ensure(self.context.dev, workers=os.cpu_count() or 1)
+        return [u for u in self.context.dev if u.text and u.id not in errors]
+
+
+def _manifest(path: Path, utterances: Sequence[Utterance]) -> str | None:
+    if not utterances:
+        return None
+    write_jsonl(path, utterances)
+    return str(path.absolute())

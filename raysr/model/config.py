@@ -1,0 +1,80 @@
+"""What a model is made of: the encoder, the attention decoder and how their losses are mixed."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from raysr.config import Config, Slot
+
+ENCODERS = Slot(
+    "encoder",
+    {
+        "conformer": "raysr.model.conformer:ConformerEncoder",
+        "transformer": "raysr.model.transformer:TransformerEncoder",
+    },
+)
+
+
+class EncoderConfig(Config):
+    """The encoder; sizes are in frames after subsampling unless said otherwise."""
+
+    kind: str = "conformer"
+    dim: int = Field(default=128, ge=2)
+    layers: int = Field(default=4, ge=1)
+    heads: int = Field(default=4, ge=1)
+    feed_forward: int = Field(default=256, ge=1)
+    kernel: int = Field(default=11, ge=1)
+    """Width of the Conformer's depthwise convolution, which is causal when ``dynamic_chunk`` is set."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    subsampling: Literal[2, 4, 6, 8] = 4
+    subsampling_channels: int = Field(default=32, ge=1)
+    dynamic_chunk: bool = True
+    """Train with chunk masks of random size, so that the same weights also stream."""
+    max_chunk: int = Field(default=25, ge=1)
+    """The largest chunk that training samples."""
+    full_context_share: float = Field(default=0.5, ge=0, le=1)
+    """The share of training batches that see the whole utterance."""
+    left_chunks: int = Field(default=-1, ge=-1)
+    """How many chunks to the left a training batch may see; -1 is all."""
+
+    @field_validator("kind")
+    @classmethod
+    def _known_kind(cls, kind: str) -> str:
+        ENCODERS.resolve(kind)
+        return kind
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "EncoderConfig":
+        if self.dim % (2 * self.heads):
+            raise ValueError(f"dim ({self.dim}) must be a multiple of 2 x heads ({2 * self.heads})")
+        if not self.dynamic_chunk and self.kernel % 2 == 0:
+            raise ValueError(f"kernel ({self.kernel}) must be odd unless dynamic_chunk is set")
+        return self
+
+
+class DecoderConfig(Config):
+    """The attention decoder; its width is the encoder's."""
+
+    layers: int = Field(default=1, ge=1)
+    heads: int = Field(default=4, ge=1)
+    feed_forward: int = Field(default=256, ge=1)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+
+
+class ModelConfig(Config):
+    """Hybrid CTC/attention: loss = ctc_weight x CTC + (1 - ctc_weight) x attention."""
+
+    mel_bins: int = Field(default=80, ge=16)
+    encoder: EncoderConfig = EncoderConfig()
+    decoder: DecoderConfig = DecoderConfig()
+    ctc_weight: float = Field(default=0.7, ge=0, le=1)
+    """1 builds no attention decoder, 0 no CTC head."""
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ModelConfig":
+        if self.encoder.dim % self.decoder.heads:
+            raise ValueError(
+                f"encoder.dim ({self.encoder.dim}) must be a multiple of decoder.heads ({self.decoder.heads})"
+            )
+        return self

@@ -1,0 +1,243 @@
+"""The model pool: all checkpoints that teachers are built from, students start from, and Serve serves.
+
+An entry is a folder that appears whole or not at all, with a manifest of the hashes of its files.
+"""
+
+import hashlib
+import json
+import logging
+import re
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from raysr.audio.fbank import FbankConfig
+from raysr.config import Config
+from raysr.corpus.disk import sync
+from raysr.decode.ngram import Ngram
+from raysr.decode.recognise import DecodeConfig
+from raysr.errors import ConfigError, PoolError
+from raysr.model.config import ModelConfig
+from raysr.model.model import AsrModel
+from raysr.text.tokeniser import Tokeniser
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+WEIGHTS = "model.safetensors"
+LM = "lm.arpa.gz"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class EntryConfig(Config):
+    """How an entry's model is built, fed and decoded."""
+
+    model: ModelConfig = ModelConfig()
+    fbank: FbankConfig = FbankConfig()
+    decode: DecodeConfig = DecodeConfig()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A published checkpoint; ``weights_hash`` is the SHA-256 of its weights."""
+
+    name: str
+    path: Path
+    metrics: Mapping[str, Any]
+    weights_hash: str
+    files: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def weights(self) -> Path:
+        return self.path / WEIGHTS
+
+    def verify(self) -> "Entry":
+        """Return the entry; raise :class:`PoolError` naming the file that is not as published."""
+        for name, expected in self.files.items():
+            if not (self.path / name).is_file():
+                raise PoolError(
+                    f"pool entry {self.path}: {name} is missing; remove the entry or publish it again"
+                )
+            if _sha256(self.path / name) != expected:
+                raise PoolError(
+                    f"pool entry {self.path}: {name} is damaged; remove the entry or publish it again"
+                )
+        return self
+
+
+@dataclass
+class Recogniser:
+    """A loaded entry: everything needed to turn features into text."""
+
+    model: AsrModel
+    tokeniser: Tokeniser
+    lm: Ngram | None
+    config: EntryConfig
+
+
+class Parameters(Protocol):
+    """Anything with weights, such as a model."""
+
+    def state_dict(self) -> Mapping[str, Tensor]: ...
+
+
+class Pool:
+    """A folder of entries."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    def publish(
+        self,
+        name: str,
+        model: Parameters,
+        tokeniser: Tokeniser,
+        lm: Ngram | None,
+        metrics: Mapping[str, Any],
+        config: EntryConfig | Mapping[str, Any],
+    ) -> Entry:
+        """Write an entry and make it visible in one step.
+
+        Raises:
+            PoolError: the name is taken or not a plain file name, or the pool cannot be written.
+        """
+        if not _NAME.fullmatch(name):
+            raise PoolError(f"pool entry '{name}': a name is letters, digits, dots, dashes and underscores")
+        if (self.root / name).exists():
+            raise PoolError(f"pool entry {self.root / name} exists already; entries never change")
+        config = (
+            config if isinstance(config, EntryConfig) else EntryConfig.parse(config, f"pool entry {name}")
+        )
+        partial = self.root / f".{name}.{uuid.uuid4().hex[:8]}.partial"
+        try:
+            partial.mkdir(parents=True)
+            save_file(
+                {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, partial / WEIGHTS
+            )
+            tokeniser.save(partial / "tokenizer.model")
+            (partial / "config.yaml").write_text(yaml.safe_dump(config.dump(), sort_keys=False))
+            (partial / "metrics.json").write_text(json.dumps(dict(metrics), indent=2))
+            if lm is not None:
+                lm.save(partial / LM)
+            hashes = {file.name: _sha256(file) for file in sorted(partial.iterdir())}
+            (partial / MANIFEST).write_text(json.dumps({"files": hashes}, indent=2))
+            for file in [*partial.iterdir(), partial]:
+                sync(file)
+            partial.rename(self.root / name)
+            sync(self.root)
+        except OSError as error:
+            raise PoolError(
+                f"pool entry {self.root / name} cannot be written: {error.strerror or error}"
+            ) from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return self.get(name)
+
+    def get(self, name: str) -> Entry:
+        """Return an entry by name; raise :class:`PoolError` when it is missing or incomplete."""
+        path = self.root / name
+        if not path.is_dir():
+            known = ", ".join(self._names()) or "none"
+            raise PoolError(f"pool {self.root} has no entry '{name}'; entries: {known}")
+        try:
+            files = json.loads((path / MANIFEST).read_text())["files"]
+            metrics = json.loads((path / "metrics.json").read_text())
+            return Entry(name, path, metrics, files[WEIGHTS], files)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise PoolError(
+                f"pool entry {path} is incomplete: {error!r}; remove it or publish it again"
+            ) from None
+
+    def entries(self) -> list[Entry]:
+        """Return the entries that can be read, oldest first: by cycle, then step, then name."""
+        found = []
+        for name in self._names():
+            try:
+                found.append(self.get(name))
+            except PoolError as error:
+                log.warning("skipped: %s", error)
+        return sorted(found, key=lambda e: (e.metrics.get("cycle", 0), e.metrics.get("step", 0), e.name))
+
+    def latest(self) -> Entry | None:
+        """Return the newest entry that is as published; damaged ones are passed over with a warning."""
+        return self._first_sound(self.entries()[::-1])
+
+    def best(self, metric: str = "dev_wer") -> Entry | None:
+        """Return the sound entry with the lowest ``metric``; of equals the newest."""
+        scored = [e for e in self.entries()[::-1] if isinstance(e.metrics.get(metric), int | float)]
+        return self._first_sound(sorted(scored, key=lambda e: e.metrics[metric]))
+
+    def newest(self, count: int) -> list[Entry]:
+        """Return up to ``count`` sound entries, newest first."""
+        sound: list[Entry] = []
+        for entry in self.entries()[::-1]:
+            if len(sound) == count:
+                break
+            sound += [entry] if self._first_sound([entry]) else []
+        return sound
+
+    def _first_sound(self, entries: Sequence[Entry]) -> Entry | None:
+        for entry in entries:
+            try:
+                return entry.verify()
+            except PoolError as error:
+                log.warning("skipped: %s", error)
+        return None
+
+    def _names(self) -> list[str]:
+        if not self.root.is_dir():
+            return []
+        return sorted(
+            path.name for path in self.root.iterdir() if path.is_dir() and not path.name.startswith(".")
+        )
+
+
+def load_entry(entry: Entry, device: str = "cpu") -> Recogniser:
+    """Load an entry in evaluation mode, after verifying its hashes.
+
+    Raises:
+        PoolError: a file is missing, damaged, or does not fit the model that the configuration describes.
+    """
+    entry.verify()
+    try:
+        config = EntryConfig.parse(yaml.safe_load((entry.path / "config.yaml").read_text()), str(entry.path))
+        tokeniser = Tokeniser.load(entry.path / "tokenizer.model")
+        model = AsrModel(config.model, tokeniser.vocab_size)
+        model.load_state_dict(load_file(entry.weights))
+        lm = Ngram.load(entry.path / LM) if (entry.path / LM).exists() else None
+    except (ConfigError, RuntimeError, ValueError, yaml.YAMLError) as error:
+        raise PoolError(f"pool entry {entry.path} cannot be loaded: {error}") from error
+    return Recogniser(model.to(device).eval(), tokeniser, lm, config)
+
+
+def average(entries: Sequence[Entry]) -> dict[str, Tensor]:
+    """Return the mean of the entries' weights; raise :class:`PoolError` when they differ in shape."""
+    if not entries:
+        raise PoolError("no pool entries to average")
+    first, *others = (load_file(entry.verify().weights) for entry in entries)
+    total = {name: tensor.double() for name, tensor in first.items()}
+    for entry, weights in zip(entries[1:], others, strict=True):
+        if {n: t.shape for n, t in weights.items()} != {n: t.shape for n, t in first.items()}:
+            raise PoolError(
+                f"pool entry {entry.path} has another shape than {entries[0].path}: they cannot be averaged"
+            )
+        for name, tensor in weights.items():
+            total[name] += tensor
+    return {
+        name: (tensor / len(entries)).to(first[name].dtype)
+        if first[name].is_floating_point()
+        else first[name]
+        for name, tensor in total.items()
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

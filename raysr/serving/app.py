@@ -1,0 +1,72 @@
+"""The transcription endpoint as a plain ASGI application: no Ray; ``deployment.py`` puts it on Ray Serve."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+
+from raysr import __version__
+from raysr.serving import deepgram, openai
+from raysr.serving.settings import ServingConfig
+from raysr.serving.state import ServerState
+
+log = logging.getLogger(__name__)
+
+STATIC = Path(__file__).parent / "static"
+
+
+def build_app(config: ServingConfig) -> FastAPI:
+    """Return the application; it loads its model when it starts and follows the pool while it runs."""
+    app = FastAPI(title="raysr", version=__version__, lifespan=_lifespan)
+    app.state.server = ServerState.build(config)
+    app.include_router(openai.router)
+    app.include_router(deepgram.router)
+    app.add_api_route("/healthz", healthz, methods=["GET"])
+    app.add_api_route("/", page, methods=["GET"], include_in_schema=False)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.add_exception_handler(openai.Refused, openai.refused)
+    app.add_exception_handler(HTTPException, openai.not_served)
+    app.add_exception_handler(Exception, openai.failed)
+    return app
+
+
+async def healthz(request: Request) -> Response:
+    """Say whether a model is live, which, and how busy this replica is; 503 while there is no model."""
+    health = request.app.state.server.health()
+    return JSONResponse(health, 200 if health["model"] else 503)
+
+
+async def page() -> Response:
+    """Serve the page with live captions."""
+    return FileResponse(STATIC / "index.html", headers={"cache-control": "no-cache"})
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    state: ServerState = app.state.server
+    await asyncio.to_thread(state.watcher.poll)
+    following = asyncio.create_task(_follow(state))
+    try:
+        yield
+    finally:
+        following.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await following
+        state.workers.close()
+
+
+async def _follow(state: ServerState) -> None:
+    """Look at the pool every ``poll_seconds``; loading happens beside the event loop and beside the workers."""
+    while True:
+        await asyncio.sleep(state.config.poll_seconds)
+        try:
+            await asyncio.to_thread(state.watcher.poll)
+        except Exception:
+            # Whatever happened to the pool, the model in use goes on serving, and the next look may find it mended.
+            log.exception("looking at the pool failed")

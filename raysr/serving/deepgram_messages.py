@@ -1,0 +1,177 @@
+"""Deepgram's messages: the query that opens a stream, and our events in its words. Pure, no sockets."""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from raysr.errors import ConfigError
+from raysr.serving.live import Step
+from raysr.stream.events import Event, Final, Partial
+from raysr.stream.pcm import ENCODINGS, PcmReader, check_rate
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ListenQuery:
+    """The query parameters of ``/v1/listen`` that we act on; the others are accepted and change nothing."""
+
+    encoding: str = "linear16"
+    sample_rate: int = 16000
+    channels: int = 1
+    interim_results: bool = False
+    utterance_end_ms: int | None = None
+    vad_events: bool = False
+
+    @classmethod
+    def read(cls, query: Mapping[str, str]) -> "ListenQuery":
+        """Read a query string; raise a RaysrError that names the parameter."""
+        encoding = query.get("encoding")
+        if encoding is None:
+            raise ConfigError(
+                "encoding is missing: audio in a container is not taken on this socket; send raw audio with "
+                f"encoding={'|'.join(ENCODINGS)} and sample_rate, or the whole file to /v1/audio/transcriptions"
+            )
+        result = cls(
+            encoding=encoding,
+            sample_rate=check_rate(_integer(query, "sample_rate", 16000)),
+            channels=_integer(query, "channels", 1),
+            interim_results=_switch(query, "interim_results"),
+            utterance_end_ms=_integer(query, "utterance_end_ms", 0) or None,
+            vad_events=_switch(query, "vad_events"),
+        )
+        PcmReader(result.encoding, result.channels)
+        return result
+
+
+@dataclass(slots=True)
+class Renderer:
+    """Turns the steps of one stream into Deepgram's messages; remembers only what those messages need.
+
+    Results carry one key of ours, ``raysr``: the stable and the volatile part of the text, and the lag in seconds.
+    """
+
+    query: ListenQuery
+    model: str
+    request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    _last: tuple[int, str] = (-1, "")
+    _speaking: bool = False
+    _open_utterance: float | None = None
+
+    def render(self, step: Step) -> list[Message]:
+        """Return the messages that ``step`` is worth, in order."""
+        messages = [message for event in step.events for message in self._event(event, step)]
+        return messages + self._utterance_end(step)
+
+    def metadata(self, duration: float) -> Message:
+        """Return the message that ends every stream."""
+        return {
+            "type": "Metadata",
+            "transaction_key": "deprecated",
+            "request_id": self.request_id,
+            "sha256": "",
+            "created": datetime.now(UTC).isoformat(),
+            "duration": round(duration, 3),
+            "channels": 1,
+            "models": [self.model],
+        }
+
+    def _event(self, event: Event, step: Step) -> list[Message]:
+        self.model = event.model
+        messages = []
+        if event.text and not self._speaking:
+            self._speaking = True
+            if self.query.vad_events:
+                messages.append(
+                    {"type": "SpeechStarted", "channel": [0, 1], "timestamp": round(event.start, 3)}
+                )
+        if isinstance(event, Final):
+            self._speaking = False
+            if event.words:
+                self._open_utterance = event.words[-1].end
+            messages.append(self._final(event, step))
+        elif event.text and self.query.interim_results and self._last != (event.segment, event.text):
+            self._last = event.segment, event.text
+            messages.append(self._interim(event, step))
+        return messages
+
+    def _final(self, event: Final, step: Step) -> Message:
+        words = [
+            {
+                "word": word.text,
+                "start": round(word.start, 3),
+                "end": round(word.end, 3),
+                "confidence": round(word.confidence, 4),
+                "punctuated_word": word.text,
+            }
+            for word in event.words
+        ]
+        alternative = {"transcript": event.text, "confidence": round(event.confidence, 4), "words": words}
+        return self._results(event, alternative, step) | {
+            "is_final": True,
+            "speech_final": event.cause == "endpoint",
+            "from_finalize": event.cause == "finalize",
+            "raysr": {"stable": event.text, "volatile": "", "lag": round(step.lag, 3)},
+        }
+
+    def _interim(self, event: Partial, step: Step) -> Message:
+        alternative = {"transcript": event.text, "confidence": 0.0, "words": []}
+        return self._results(event, alternative, step) | {
+            "is_final": False,
+            "speech_final": False,
+            "from_finalize": False,
+            "raysr": {"stable": event.stable, "volatile": event.volatile, "lag": round(step.lag, 3)},
+        }
+
+    def _results(self, event: Event, alternative: Message, step: Step) -> Message:
+        return {
+            "type": "Results",
+            "channel_index": [0, 1],
+            "start": round(event.start, 3),
+            "duration": round(max(0.0, event.end - event.start), 3),
+            "channel": {"alternatives": [alternative]},
+            "metadata": {
+                "request_id": self.request_id,
+                "model_info": {"name": event.model, "version": event.model, "arch": "raysr"},
+                "model_uuid": str(uuid.uuid5(uuid.NAMESPACE_URL, f"raysr:{event.model}")),
+            },
+        }
+
+    def _utterance_end(self, step: Step) -> list[Message]:
+        """Say that the speaker has been silent for ``utterance_end_ms`` since the last word that was final."""
+        if self.query.utterance_end_ms is None or self._open_utterance is None or self._speaking:
+            return []
+        if step.heard < self._open_utterance + self.query.utterance_end_ms / 1000:
+            return []
+        message = {"type": "UtteranceEnd", "channel": [0, 1], "last_word_end": round(self._open_utterance, 3)}
+        self._open_utterance = None
+        return [message]
+
+
+def error_message(variant: str, description: str, request_id: str = "") -> Message:
+    """Return Deepgram's in-band error."""
+    return {
+        "type": "Error",
+        "description": description,
+        "message": description,
+        "variant": variant,
+        "request_id": request_id,
+    }
+
+
+def _integer(query: Mapping[str, str], name: str, default: int) -> int:
+    text = query.get(name)
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise ConfigError(f"{name} should be a whole number, not '{text[:20]}'")
+    return int(text)
+
+
+def _switch(query: Mapping[str, str], name: str) -> bool:
+    text = query.get(name, "false").lower()
+    if text not in {"true", "false"}:
+        raise ConfigError(f"{name} should be true or false, not '{text[:20]}'")
+    return text == "true"

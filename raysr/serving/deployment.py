@@ -1,0 +1,41 @@
+"""The application on Ray Serve: the model lives inside the replica that holds the sockets."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve import Application
+
+from raysr.serving.app import build_app
+from raysr.serving.settings import ServingConfig
+
+NAME = "raysr"
+SPARE_REQUESTS = 256
+
+
+@serve.ingress()
+class Endpoint:
+    """One replica: the ASGI application of :func:`raysr.serving.app.build_app`."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self._config = ServingConfig.parse(config, where="serving")
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return build_app(self._config)
+
+
+def application(config: ServingConfig) -> Application:
+    """Return the Serve application.
+
+    A waiting handshake hangs and an overfull queue answers 500 in Ray Serve, so its own limits are set far above
+    ours, which answer in the client's protocol.
+    """
+    deployment: Any = serve.deployment(
+        Endpoint,
+        name="Endpoint",
+        num_replicas=config.replicas,
+        max_ongoing_requests=config.limits.sessions + config.limits.uploads + SPARE_REQUESTS,
+        ray_actor_options={"num_cpus": config.cpus_per_replica},
+        health_check_period_s=5,
+    )
+    return deployment.bind(config.dump())

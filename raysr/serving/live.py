@@ -1,0 +1,120 @@
+"""One live stream: audio queued by the socket's reader, stepped on a worker thread, handed out as events in order."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from raysr.serving.models import ModelWatcher
+from raysr.serving.workers import Workers
+from raysr.stream.events import Event
+from raysr.stream.session import Session
+
+STEP_SECONDS = 1.0
+
+_Command = np.ndarray | Literal["finalize", "finish"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one step of a session brought.
+
+    Attributes:
+        events: in order.
+        heard: seconds of audio recognised so far.
+        lag: seconds of audio received and not yet recognised.
+        finalized: whether this step answers a request to finalise.
+    """
+
+    events: tuple[Event, ...]
+    heard: float
+    lag: float
+    finalized: bool = False
+
+
+class LiveStream:
+    """Joins a socket to a :class:`Session`; every method runs on the event loop, every step on a worker thread.
+
+    Args:
+        session: the session to step; it takes the watcher's newest model at its next segment.
+        rate: of the samples pushed, in Hz.
+        queued_seconds: :meth:`push` waits while more audio than this is queued, so that a client that sends faster
+            than we recognise is slowed down by its own socket and memory stays bounded.
+    """
+
+    def __init__(
+        self, session: Session, watcher: ModelWatcher, workers: Workers, rate: int, queued_seconds: float
+    ) -> None:
+        self.received = 0.0
+        self._session, self._watcher, self._workers = session, watcher, workers
+        self._rate, self._limit = rate, queued_seconds
+        self._inbox: deque[_Command] = deque()
+        self._changed = asyncio.Condition()
+
+    @property
+    def lag(self) -> float:
+        """Seconds of audio received and not yet recognised."""
+        return max(0.0, self.received - self._session.heard)
+
+    async def push(self, samples: np.ndarray) -> None:
+        """Queue samples (N,); wait while too much is queued already."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._queued() < self._limit)
+            self._inbox.append(samples)
+            self.received += len(samples) / self._rate
+            self._changed.notify_all()
+
+    async def finalize(self) -> None:
+        """Ask for the final text of everything pushed so far; the stream goes on."""
+        await self._put("finalize")
+
+    async def finish(self) -> None:
+        """Say that the audio ended: the last finals follow, then :meth:`steps` ends."""
+        await self._put("finish")
+
+    async def steps(self) -> AsyncIterator[Step]:
+        """Yield every step until :meth:`finish` has been answered."""
+        while True:
+            async with self._changed:
+                await self._changed.wait_for(lambda: self._inbox)
+                command = self._take()
+                self._changed.notify_all()
+            events = await self._workers.run(self._run, command)
+            asked = isinstance(command, str)
+            yield Step(
+                tuple(events), self._session.heard, self.lag, finalized=asked and command == "finalize"
+            )
+            if asked and command == "finish":
+                return
+
+    async def _put(self, command: _Command) -> None:
+        async with self._changed:
+            self._inbox.append(command)
+            self._changed.notify_all()
+
+    def _queued(self) -> float:
+        return sum(len(item) for item in self._inbox if not isinstance(item, str)) / self._rate
+
+    def _take(self) -> _Command:
+        """Return the next command; neighbouring audio is joined into one step of at most about a second."""
+        first = self._inbox.popleft()
+        if isinstance(first, str):
+            return first
+        pieces, length = [first], len(first)
+        while self._inbox and not isinstance(self._inbox[0], str) and length < STEP_SECONDS * self._rate:
+            piece = self._inbox.popleft()
+            assert not isinstance(piece, str)
+            pieces.append(piece)
+            length += len(piece)
+        return np.concatenate(pieces)
+
+    def _run(self, command: _Command) -> list[Event]:
+        newest = self._watcher.current
+        if newest is not None:
+            self._session.adopt(newest.recogniser, newest.version)
+        if isinstance(command, str):
+            return self._session.finalize() if command == "finalize" else self._session.finish()
+        return self._session.push(command)

@@ -1,0 +1,120 @@
+"""The model a replica serves: the newest good entry of the pool, loaded and warmed beside the one in use."""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from raysr.errors import PoolError
+from raysr.pool import Entry, Pool, Recogniser, load_entry
+from raysr.stream.session import Session
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A loaded and warmed recogniser; ``since`` is when it went live, in seconds since the epoch."""
+
+    version: str
+    recogniser: Recogniser
+    since: float
+
+
+class ModelWatcher:
+    """Follows a pool: :meth:`poll` makes the newest good entry :attr:`current`, and remembers what it refused and why.
+
+    Args:
+        pool: folder of the pool.
+        entry: serve this entry only; None follows the newest.
+        chunk_size, left_chunks: how the model will be stepped, for warming it.
+    """
+
+    def __init__(self, pool: str, entry: str | None, chunk_size: int, left_chunks: int) -> None:
+        self.current: ServedModel | None = None
+        self.refused: dict[str, str] = {}
+        self.trouble: str | None = None
+        self._seen: dict[str, int] | None = None
+        self._pool = pool
+        self._entry = entry
+        self._chunks = chunk_size, left_chunks
+
+    def poll(self) -> bool:
+        """Look at the pool once; return whether another model went live. Blocks for as long as loading takes."""
+        try:
+            listing = self._listing()
+            if listing == self._seen:
+                return False
+            self._forget_refusals(listing)
+            candidates = self._candidates(listing)
+            self.trouble = None
+        except (PoolError, OSError) as error:
+            self._complain(str(error))
+            return False
+        self._seen = listing
+        for entry in candidates:
+            if self.current is not None and entry.name == self.current.version:
+                return False
+            if entry.name not in self.refused and self._take(entry):
+                return True
+        return False
+
+    def _listing(self) -> dict[str, int]:
+        """Return the entries' names and times: the pool is read again only when these change."""
+        root = Path(self._pool)
+        if not root.is_dir():
+            raise PoolError(f"there is no pool at {root}")
+        return {
+            item.name: item.stat().st_mtime_ns for item in root.iterdir() if not item.name.startswith(".")
+        }
+
+    def _forget_refusals(self, listing: Mapping[str, int]) -> None:
+        """Give entries that were removed or published again another chance."""
+        seen = self._seen or {}
+        self.refused = {
+            name: why for name, why in self.refused.items() if listing.get(name) == seen.get(name)
+        }
+
+    def _candidates(self, listing: Mapping[str, int]) -> list[Entry]:
+        """Return the entries that may be served, newest first; note those that cannot even be read."""
+        pool = Pool(self._pool)
+        if self._entry is not None:
+            return [pool.get(self._entry)]
+        entries = pool.entries()[::-1]
+        for name in listing.keys() - {entry.name for entry in entries} - self.refused.keys():
+            try:
+                pool.get(name)
+            except PoolError as error:
+                self._refuse(name, str(error))
+        return entries
+
+    def _take(self, entry: Entry) -> bool:
+        try:
+            recogniser = load_entry(entry)
+            self._warm(recogniser)
+        except Exception as error:
+            # Whatever is wrong with a new entry, the model in use goes on serving.
+            self._refuse(entry.name, str(error) or type(error).__name__)
+            return False
+        self.current = ServedModel(entry.name, recogniser, time.time())
+        log.info("pool entry %s is live", entry.name)
+        return True
+
+    def _warm(self, recogniser: Recogniser) -> None:
+        """Recognise a second of noise: the first client does not wait, and a broken model is found here."""
+        chunk_size, left_chunks = self._chunks
+        session = Session(recogniser, chunk_size=chunk_size, left_chunks=left_chunks)
+        session.push(np.random.default_rng(0).normal(0, 0.01, 16000).astype(np.float32))
+        session.finish()
+
+    def _refuse(self, name: str, reason: str) -> None:
+        self.refused[name] = reason
+        log.error("pool entry %s refused: %s", name, reason)
+
+    def _complain(self, trouble: str) -> None:
+        if trouble != self.trouble:
+            log.error("the pool cannot be read: %s", trouble)
+        self.trouble = trouble

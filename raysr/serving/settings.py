@@ -1,0 +1,60 @@
+"""What a serving replica is told: which pool to follow, how to stream, and where its limits are."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import Field
+
+from raysr.config import Config, apply_overrides
+from raysr.stream.defaults import CHUNK_SIZE, LEFT_CHUNKS
+
+
+class Limits(Config):
+    """Where the server says no; each refusal is in the words of the client's protocol."""
+
+    sessions: int = Field(default=32, ge=1)
+    """Live streams a replica holds; the next one is told so and closed with 1013 (try again later)."""
+    uploads: int = Field(default=8, ge=1)
+    """Files a replica transcribes at once; the next one is answered 503 with Retry-After."""
+    message_bytes: int = Field(default=1 << 20, ge=1024)
+    """The longest WebSocket message; a longer one closes the stream with 1009."""
+    queued_seconds: float = Field(default=10.0, gt=0)
+    """Audio a stream may have waiting; the socket is not read while there is more."""
+    idle_seconds: float = Field(default=20.0, gt=0)
+    """A stream that sends nothing for so long, not even KeepAlive, gets its finals and is closed with 1011."""
+    session_seconds: float = Field(default=4 * 3600.0, gt=0)
+    """Audio a stream may send in all."""
+    send_seconds: float = Field(default=20.0, gt=0)
+    """How long a client may take to read one message before it is given up."""
+    upload_bytes: int = Field(default=100 << 20, ge=1024)
+    """The largest upload; a larger one is answered 413."""
+    upload_seconds: float = Field(default=2 * 3600.0, gt=0)
+    """The longest uploaded audio, counted while it is decoded; longer is answered 413."""
+
+
+class ServingConfig(Config):
+    """The configuration of the transcription endpoint."""
+
+    pool: str
+    """The model pool to serve from: the folder that a run publishes its students to."""
+    entry: str | None = None
+    """Serve this pool entry and no other; None follows the newest good one."""
+    chunk_size: int = Field(default=CHUNK_SIZE, ge=1)
+    """Encoder frames (40 ms each) recognised at a time: smaller answers sooner, larger hears more context."""
+    left_chunks: int = Field(default=LEFT_CHUNKS, ge=0)
+    """Chunks of the past that the encoder attends to; many more than training saw make long recordings worse."""
+    poll_seconds: float = Field(default=1.0, gt=0)
+    """How often the pool is looked at for a newer entry."""
+    threads: int = Field(default=2, ge=1)
+    """Worker threads that run the model, beside the event loop; each uses one core."""
+    replicas: int = Field(default=1, ge=1)
+    cpus_per_replica: float = Field(default=1.0, ge=0)
+    """Logical CPUs that Ray sets aside for a replica."""
+    limits: Limits = Limits()
+
+    @classmethod
+    def from_arguments(cls, arguments: Mapping[str, Any]) -> Self:
+        """Read ``key=value`` arguments of ``serve run`` (dotted where nested), or the ``args`` of a YAML file."""
+        texts = [f"{key}={value}" for key, value in arguments.items() if isinstance(value, str)]
+        data = {key: value for key, value in arguments.items() if not isinstance(value, str)}
+        return cls.parse(apply_overrides(data, texts), where="serve arguments")

@@ -1,0 +1,51 @@
+"""A passage: a stretch of audio that one model recognises from beginning to end, with all the state that takes."""
+
+import numpy as np
+import torch
+
+from raysr.audio.fbank import OnlineFbank
+from raysr.decode.events import Event
+from raysr.decode.segments import SegmentDecoder
+from raysr.model.streaming import Streamer
+from raysr.pool import Recogniser
+
+
+class Passage:
+    """16 kHz samples in, segment events out; times count from the passage's own beginning."""
+
+    def __init__(self, recogniser: Recogniser, chunk_size: int, left_chunks: int) -> None:
+        model, config = recogniser.model, recogniser.config
+        self._fbank = OnlineFbank(config.fbank)
+        self._streamer = Streamer(model, chunk_size, left_chunks)
+        self._state = self._streamer.initial_state()
+        self._decoder = SegmentDecoder(model, config.decode, recogniser.lm, recogniser.tokeniser)
+        self._frame_samples = model.encoder.subsampling.hop * config.fbank.shift_samples
+        self._frames = 0
+
+    @property
+    def decoded(self) -> int:
+        """How many samples the decoder has heard; those after them still wait for their chunk to fill."""
+        return self._frames * self._frame_samples
+
+    @torch.inference_mode()
+    def push(self, samples: np.ndarray) -> list[Event]:
+        """Recognise as much of the samples (N,) as fills whole chunks."""
+        features = self._fbank.push(torch.from_numpy(samples))  # (t, mel_bins)
+        out, self._state = self._streamer.step(self._state, features)  # (t', D)
+        self._frames += len(out)
+        return self._decoder.push(out)
+
+    @torch.inference_mode()
+    def finalize(self) -> list[Event]:
+        """Recognise what was pushed to its end because the client asks for it; the passage ends."""
+        return self._flush() + self._decoder.finalize()
+
+    @torch.inference_mode()
+    def finish(self) -> list[Event]:
+        """Recognise what was pushed to its end; the passage ends."""
+        return self._flush() + self._decoder.finish()
+
+    def _flush(self) -> list[Event]:
+        out = self._streamer.finish(self._state)  # (t', D)
+        self._frames += len(out)
+        return self._decoder.push(out)

@@ -1,0 +1,75 @@
+"""From utterances to padded, augmented tensors: every draw is a function of (seed, step, rank)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raysr.audio.specaugment import spec_augment
+from raysr.audio.warp import warp
+from raysr.corpus.features import FeatureCache
+from raysr.corpus.utterance import Utterance
+from raysr.errors import CorpusError
+from raysr.text.tokeniser import Tokeniser
+from raysr.train.job import AugmentConfig
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One rank's part of a global batch.
+
+    Attributes:
+        features: (B, T, F) augmented log-mel features, zero-padded.
+        lengths: (B,) frames.
+        tokens: (B, U) token ids, padded with 0.
+        token_lengths: (B,).
+    """
+
+    features: Tensor
+    lengths: Tensor
+    tokens: Tensor
+    token_lengths: Tensor
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The arguments of the model's loss, in its order."""
+        return self.features, self.lengths, self.tokens, self.token_lengths
+
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self.tensors))
+
+
+class BatchMaker:
+    """Reads cached features and encodes texts once; makes any batch on demand."""
+
+    def __init__(
+        self,
+        utterances: Sequence[Utterance],
+        cache: FeatureCache,
+        tokeniser: Tokeniser,
+        augment: AugmentConfig,
+    ) -> None:
+        for utterance in utterances:
+            if not utterance.text:
+                raise CorpusError(f"utterance {utterance.id} has no text to train on")
+        self.utterances = utterances
+        self.cache = cache
+        self.augment = augment
+        self.tokens = [torch.tensor(tokeniser.encode(u.text or "")) for u in utterances]
+
+    def make(self, indices: np.ndarray, generator: torch.Generator) -> Batch:
+        """Return the batch of these utterances, augmented with draws from `generator`."""
+        features = [self.cache.get(self.utterances[i]).float() for i in indices]  # (T_i, F)
+        lengths = torch.tensor([len(f) for f in features])
+        tokens = [self.tokens[i] for i in indices]
+        padded = torch.nn.utils.rnn.pad_sequence(features, batch_first=True)  # (B, T, F)
+        padded, lengths = warp(padded, lengths, self.augment.warp, generator)
+        padded = spec_augment(padded, lengths, self.augment.spec, generator)
+        return Batch(
+            padded,
+            lengths,
+            torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True),
+            torch.tensor([len(t) for t in tokens]),
+        )
