@@ -1,0 +1,179 @@
+"""What iterative pseudo-labelling is worth on the demo corpus: four arms, alike in everything but their labels.
+
+python -m benchmarks.ipl --seeds 1 2 3 --json results/ipl.json
+
+Every arm is the demo's recipe with the same updates, augmentation, language model and schedule:
+
+control    never labels: each cycle trains on the labelled audio again
+ipl        the recipe as it is
+no_filter  keeps every label that is not empty
+oracle     trains on the hidden truth instead of labels
+
+A finished cell is kept in `--work` under a key of code, configuration and corpus: a second call goes on with the
+cells that are missing, and a changed key starts its cell over.
+"""
+
+import argparse
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from raysr.corpus.demo import demo_corpus
+from raysr.evaluate.bootstrap import Interval, recovery_interval
+
+ROOT = Path(__file__).parent.parent
+RECIPE = ROOT / "jobs" / "conf" / "demo.yaml"
+CODE = (
+    "audio",
+    "text",
+    "corpus",
+    "model",
+    "decode",
+    "train",
+    "ipl",
+    "teachers",
+    "evaluate",
+    "pool.py",
+    "config.py",
+)
+ARMS: Mapping[str, Sequence[str]] = {
+    "control": ["selector.first_cycle=1000"],
+    "ipl": [],
+    "no_filter": ["filter=[{kind: empty}]"],
+    "oracle": ["recogniser={kind: benchmarks.truth:Truth}", "filter=[{kind: empty}]"],
+}
+METHODS = ("greedy", "lm")
+SETS = ("clean", "music")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--json", type=Path, required=True, help="where the results go")
+    parser.add_argument("--work", type=Path, default=Path("runs/benchmarks/ipl"), help="finished cells")
+    parser.add_argument("overrides", nargs="*", help="of the recipe, in every arm: dotted.key=value")
+    options = parser.parse_args()
+    cells = {
+        (arm, seed): run_cell(options.work, arm, seed, options.overrides)
+        for seed in options.seeds
+        for arm in ARMS
+    }
+    results = summarise(cells, options.seeds)
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(results, indent=1) + "\n")
+    print(as_table(results))
+
+
+def run_cell(work: Path, arm: str, seed: int, overrides: Sequence[str]) -> Path:
+    """Return the folder of a finished cell: `scores.jsonl` of its last student and the run's `report.json`."""
+    chosen = [f"run.seed={seed}", *overrides, *ARMS[arm]]
+    key = hashlib.sha256("\n".join([code_hash(), demo_corpus().hash, *chosen]).encode()).hexdigest()[:16]
+    cell = work / f"{arm}-{seed}-{key}"
+    if (cell / "report.json").exists():
+        return cell
+    run = work / f".{cell.name}"
+    raysr = str(Path(sys.executable).with_name("raysr"))
+    command = [raysr, "ipl", "--config", str(RECIPE), f"run.dir={run.absolute()}", *chosen]
+    print(f"{arm} seed {seed}: {' '.join(command)}", flush=True)
+    subprocess.run(command, check=True, cwd=ROOT)
+    last = sorted((run / "cycles").iterdir())[-1]
+    cell.mkdir(parents=True, exist_ok=True)
+    shutil.copy(last / "scores.jsonl", cell)
+    shutil.copy(run / "config.yaml", cell)
+    shutil.copy(run / "report.json", cell)
+    shutil.rmtree(run)
+    return cell
+
+
+def code_hash() -> str:
+    """Return the hash of the code and the recipe that a cell's numbers depend on."""
+    files = [path for part in CODE for path in sorted((ROOT / "raysr" / part).rglob("*.py"))]
+    files += [ROOT / "raysr" / part for part in CODE if part.endswith(".py")]
+    total = hashlib.sha256()
+    for path in [*files, RECIPE, Path(__file__).with_name("truth.py")]:
+        total.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
+    return total.hexdigest()
+
+
+def summarise(cells: Mapping[tuple[str, int], Path], seeds: Sequence[int]) -> dict[str, Any]:
+    """Return WER by arm, seed, method and set, and WRR pooled over seeds with its paired interval."""
+    wer: dict[str, Any] = {}
+    wrr: dict[str, Any] = {}
+    for method in METHODS:
+        for name in SETS:
+            errors = {
+                arm: np.array([_errors(cells[arm, seed], method, name) for seed in seeds]) for arm in ARMS
+            }
+            for arm, counts in errors.items():
+                rates = counts[:, 0].sum(1) / counts[:, 1].sum(1)
+                wer.setdefault(arm, {}).setdefault(method, {})[name] = [
+                    round(float(rate), 4) for rate in rates
+                ]
+            for arm in ("ipl", "no_filter"):
+                interval = recovery_interval(
+                    errors["control"][:, 0], errors[arm][:, 0], errors["oracle"][:, 0]
+                )
+                wrr.setdefault(arm, {}).setdefault(method, {})[name] = _rounded(interval)
+    labels = {
+        f"{arm}-{seed}": [
+            c["label_wer"] for c in json.loads((cells[arm, seed] / "report.json").read_text())["cycles"]
+        ]
+        for arm in ("ipl", "no_filter")
+        for seed in seeds
+    }
+    flat = {m: {s: wrr["ipl"][m][s]["estimate"] for s in SETS} for m in METHODS}
+    return {
+        "seeds": list(seeds),
+        "wrr": flat,
+        "intervals": wrr,
+        "wer": wer,
+        "label_wer": labels,
+        "code": code_hash(),
+    }
+
+
+def _errors(cell: Path, method: str, name: str) -> tuple[list[int], list[int]]:
+    """Return errors and reference words of every utterance, in the order of the ids."""
+    rows = [json.loads(line) for line in (cell / "scores.jsonl").read_text(encoding="utf-8").splitlines()]
+    chosen = sorted((r for r in rows if r["method"] == method and r["set"] == name), key=lambda r: r["id"])
+    return [r["errors"] for r in chosen], [r["words"] for r in chosen]
+
+
+def _rounded(interval: Interval) -> dict[str, float | None]:
+    """Return an interval for JSON; WRR is undefined, None, where the oracle is no better than the control."""
+    values = {part: getattr(interval, part) for part in ("estimate", "low", "high")}
+    return {part: round(value, 3) if np.isfinite(value) else None for part, value in values.items()}
+
+
+def as_table(results: Mapping[str, Any]) -> str:
+    """Return the results as Markdown: WER in %, mean over seeds, then WRR."""
+    columns = [(method, name) for method in METHODS for name in SETS]
+    lines = [
+        "| arm | " + " | ".join(f"{method} {name}" for method, name in columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for arm in ARMS:
+        means = [f"{100 * np.mean(results['wer'][arm][m][s]):.1f}" for m, s in columns]
+        lines.append(f"| {arm} | " + " | ".join(means) + " |")
+    for arm, found in results["intervals"].items():
+        shown = [{part: _shown(value) for part, value in found[m][s].items()} for m, s in columns]
+        cells = [f"{wrr['estimate']} ({wrr['low']}–{wrr['high']})" for wrr in shown]
+        lines.append(f"| WRR {arm} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _shown(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.2f}"
+
+
+if __name__ == "__main__":
+    main()

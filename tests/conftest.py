@@ -1,0 +1,56 @@
+"""Fixtures of the whole suite: one Ray for everything that needs it, and tiny corpora."""
+
+import os
+import wave
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+from raysr.cluster import ClusterConfig, Connection, connect
+from raysr.corpus.manifest import write_jsonl
+from raysr.corpus.utterance import Utterance
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# machines that run the suite are often busy: a slow example is no finding
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[Connection]:
+    """Start one local Ray for all tests marked ``ray``; other clusters on the machine are left alone."""
+    with connect(
+        ClusterConfig(cpus=8, object_store_mb=200), [Path(__file__).parent, Path(__file__).parent / "ipl"]
+    ) as connection:
+        os.environ["RAY_ADDRESS"] = connection.address
+        yield connection
+        del os.environ["RAY_ADDRESS"]
+
+
+@pytest.fixture(scope="session")
+def make_corpus() -> Callable[..., Path]:
+    """Return a function that writes a corpus of tones and returns its manifest."""
+    return _make_corpus
+
+
+def _make_corpus(folder: Path, name: str, count: int, seed: int = 0, text: bool = True) -> Path:
+    """Write ``count`` utterances of half a second or so, a tone for each word, and return their manifest."""
+    generator = np.random.default_rng(seed)
+    utterances = []
+    for number in range(count):
+        chosen = generator.integers(len(WORDS), size=3)
+        tones = [np.sin(2 * np.pi * (300 + 250 * w) * np.arange(3200) / 16000) for w in chosen]
+        samples = 0.3 * np.concatenate(tones) + 0.01 * generator.standard_normal(9600)
+        path = folder / "audio" / f"{name}-{number}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with wave.open(str(path), "wb") as file:
+            file.setparams((1, 2, 16000, 0, "NONE", ""))
+            file.writeframes((32767 * np.clip(samples, -1, 1)).astype(np.int16).tobytes())
+        words = " ".join(WORDS[w] for w in chosen) if text else None
+        utterances.append(Utterance(f"{name}-{number}", str(path), duration=0.6, text=words))
+    write_jsonl(folder / f"{name}.jsonl", utterances)
+    return folder / f"{name}.jsonl"

@@ -1,0 +1,158 @@
+"""A run's report holds what the run's files hold, in one self-contained page, at every stage of the run."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from raysr.errors import RunError
+from raysr.evaluate.report import write_report
+from raysr.evaluate.run_files import read_run
+from raysr.ipl.decisions import Decision, Status, write_decisions
+
+VOID = {"meta", "link", "br", "img", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Collects the visible text of every element name, and checks that tags nest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.texts: dict[str, list[str]] = {}
+        self.outside: list[str] = []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.outside += [v for k, v in attributes if k in {"src", "href"} and v and not v.startswith("#")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if data.strip() and self.open:
+            self.texts.setdefault(self.open[-1], []).append(data.strip())
+
+
+def decision(name: str, status: Status, reason: str | None) -> Decision:
+    return Decision(name, status, "some text" if status != "failed" else None, reason, -0.1, 1800.0, "abc")
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
+def write_run(folder: Path, truth: bool = True, tests: bool = True) -> Path:
+    """Write a run of two finished cycles and a third that is in training."""
+    folder.mkdir()
+    (folder / "config.yaml").write_text("run: {dir: runs/x}\nnote: <b>&\n")
+    cycles: list[dict[str, Any]] = [
+        {"cycle": 0},
+        {"cycle": 1, "offered_h": 2.0, "kept_h": 1.0, "filtered": 2, "failed": 1},
+    ]
+    cycles[1] |= {"filtered_h": 1.0, "failed_h": 0.5}
+    if truth:
+        cycles[1]["label_wer"] = 0.125
+    if tests:
+        for number, cycle in enumerate(cycles):
+            cycle["wer"] = {m: {"clean": 0.4 - 0.1 * number, "music": None} for m in ("greedy", "lm")}
+    for number, cycle in enumerate(cycles):
+        here = folder / "cycles" / f"{number:03d}"
+        write_json(here / "report.json", cycle)
+        (here / "train").mkdir()
+        steps = [{"step": step, "loss": 50 / step} for step in range(10, 60, 10)]
+        (here / "train" / "metrics.jsonl").write_text(
+            "".join(json.dumps(row) + "\n" for row in steps) + '{"step": 60, "lo'
+        )
+    write_decisions(
+        folder / "cycles/001/decisions.parquet",
+        [
+            decision("a", "kept", None),
+            decision("b", "filtered", "score below 0.5"),
+            decision("c", "filtered", "score below 0.5"),
+            decision("d", "failed", "no audio <script>"),
+        ],
+    )
+    row = {
+        "set": "clean",
+        "method": "lm",
+        "words": 5,
+        "reference": "tell anna about it",
+        "hypothesis": "tell hannah",
+    }
+    scores = [row | {"id": f"u{n}", "errors": n} for n in range(40)]
+    (folder / "cycles/001/scores.jsonl").write_text("".join(json.dumps(score) + "\n" for score in scores))
+    (folder / "cycles/002").mkdir()
+    write_json(folder / "pool/cycle-001/metrics.json", {"parents": ["cycle-000"]})
+    write_json(folder / "pool/cycle-001/manifest.json", {"files": {"model.safetensors": "0123456789abcdef"}})
+    return folder
+
+
+def test_the_page_shows_every_part_of_an_unfinished_run(tmp_path: Path) -> None:
+    path = write_report(write_run(tmp_path / "run"))
+    text = path.read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.outside == [], "the page needs nothing beside itself"
+    assert "this run is unfinished" in text
+    cells = page.texts["td"]
+    assert {"12.5%", "30.0%", "40.0%", "2.00 h", "1.00 h"} <= set(cells)
+    assert cells[cells.index("score below 0.5") + 1] == "2"
+    assert "note: <b>&" in page.texts["pre"][0] or "note: <b>&" in "".join(page.texts["pre"])
+    assert text.count("<svg") == 4
+    assert "<script" not in text
+
+
+def test_the_plots_are_valid_svg_in_the_colours_of_the_page(tmp_path: Path) -> None:
+    text = write_report(write_run(tmp_path / "run")).read_text(encoding="utf-8")
+    plots = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    ids: list[str] = []
+    for plot in plots:
+        root = ElementTree.fromstring(plot)
+        assert "viewBox" in root.attrib
+        assert "width" not in root.attrib
+        assert "currentColor" in plot
+        here = [element.attrib["id"] for element in root.iter() if "id" in element.attrib]
+        for reference in re.findall(r'(?:href="#|url\(#)([^")]+)', plot):
+            assert reference in here
+        ids += here
+    assert len(ids) == len(set(ids)), "ids are those of the whole page"
+
+
+@pytest.mark.parametrize(("truth", "tests", "plots"), [(False, True, 3), (True, False, 3), (False, False, 2)])
+def test_what_the_run_was_not_given_is_left_out(tmp_path: Path, truth: bool, tests: bool, plots: int) -> None:
+    text = write_report(write_run(tmp_path / "run", truth, tests)).read_text(encoding="utf-8")
+    Page(text)
+    assert text.count("<svg") == plots
+
+
+def test_a_run_that_has_just_begun_has_a_report(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("run: {}\n")
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "0 cycles done" in Page(text).texts["p"][0]
+    assert "<svg" not in text
+
+
+def test_the_worst_utterances_come_first_and_torn_lines_are_left_out(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "run"))
+    assert [row["errors"] for row in run.worst] == list(range(39, 9, -1))
+    assert run.losses["cycle 0"] == [(float(step), 50 / step) for step in range(10, 60, 10)]
+
+
+def test_a_step_that_was_trained_twice_counts_once_with_its_last_loss(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    rows = [{"step": 10, "loss": 5.0}, {"step": 20, "loss": 4.0}, {"step": 10, "loss": 4.5}]
+    (folder / "cycles/000/train/metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read_run(folder).losses["cycle 0"] == [(10.0, 4.5), (20.0, 4.0)]
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="holds no run"):
+        write_report(tmp_path)

@@ -1,0 +1,61 @@
+"""Predictions are written whole, once for each utterance, and read back as they were."""
+
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raysr.ipl.predictions import Prediction, Predictions, TeacherHypothesis
+from raysr.teachers.base import TeacherOutput
+
+SCORES = st.none() | st.floats(-100, 0)
+OUTPUTS = st.builds(
+    TeacherOutput,
+    text=st.text(max_size=8),
+    tokens=st.lists(st.integers(0, 99), max_size=4).map(tuple),
+    score=SCORES,
+    ctc=SCORES,
+    confidences=st.lists(st.floats(0, 1, width=32), max_size=3).map(tuple),
+    nbest=st.lists(st.tuples(st.text(max_size=4), st.floats(-9, 0)), max_size=2).map(tuple),
+    error=st.none() | st.just("broken"),
+)
+HYPOTHESES = st.lists(st.builds(TeacherHypothesis, st.just("t"), st.just("v"), OUTPUTS), max_size=3).map(
+    tuple
+)
+
+
+@given(st.dictionaries(st.text("xyz", min_size=1, max_size=4), HYPOTHESES, min_size=1, max_size=6))
+def test_rows_read_back_as_written(tmp_path_factory, found: dict) -> None:
+    folder = tmp_path_factory.mktemp("predictions")
+    rows = [Prediction(name, 3, 1.5, hypotheses) for name, hypotheses in sorted(found.items())]
+    predictions = Predictions(folder)
+    predictions.write(rows)
+    assert list(predictions) == rows
+    assert predictions.ids() == set(found)
+
+
+def test_a_block_labelled_twice_is_there_once(tmp_path: Path) -> None:
+    predictions = Predictions(tmp_path)
+    block = [Prediction("a", 0, 1.0, error="x"), Prediction("b", 0, 1.0, error="x")]
+    predictions.write(block)
+    predictions.write(block)
+    assert [p.id for p in predictions] == ["a", "b"]
+    assert len(list(tmp_path.glob("*.parquet"))) == 1
+
+
+def test_overlapping_blocks_count_an_utterance_once(tmp_path: Path) -> None:
+    predictions = Predictions(tmp_path)
+    predictions.write([Prediction("a", 0, 1.0, error="x"), Prediction("b", 0, 1.0, error="x")])
+    predictions.write([Prediction("b", 0, 1.0, error="x")])
+    assert [p.id for p in predictions] == ["a", "b"]
+
+
+def test_what_a_killed_writer_left_is_discarded(tmp_path: Path) -> None:
+    predictions = Predictions(tmp_path)
+    predictions.write([Prediction("a", 0, 1.0, error="x")])
+    whole = next(tmp_path.glob("*.parquet"))
+    (tmp_path / "torn.parquet").write_bytes(whole.read_bytes()[:-20])
+    (tmp_path / ".half.parquet.0123.partial").write_bytes(b"PAR1")
+    assert predictions.discard_broken() == 1
+    assert [path.name for path in tmp_path.iterdir()] == [whole.name]
+    assert predictions.ids() == {"a"}

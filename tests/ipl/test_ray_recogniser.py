@@ -1,0 +1,63 @@
+"""Labelling on Ray: the same predictions as in one process, and each once though an actor dies."""
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raysr.audio.fbank import FbankConfig
+from raysr.cluster import Connection
+from raysr.config import Spec
+from raysr.corpus.manifest import Manifest, open_manifest
+from raysr.ipl.plugins import RECOGNISERS
+from raysr.ipl.predictions import Prediction
+from raysr.ipl.progress import Progress
+from raysr.teachers.base import TeacherOutput
+
+pytestmark = pytest.mark.ray
+FLAG = Path(tempfile.gettempdir()) / f"raysr-test-flag-{os.getuid()}"
+
+
+class Loudness:
+    """Says how loud an utterance is; the first one to see the flag file removes it and dies."""
+
+    name, version = "loudness", "1"
+
+    def __init__(self, config: Any, context: Any) -> None:
+        pass
+
+    def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[TeacherOutput]:
+        if FLAG.exists():
+            FLAG.unlink()
+            os._exit(1)
+        return [TeacherOutput(text=f"{np.abs(w).sum():.0f}") for w in waveforms]
+
+
+def label(kind: str, folder: Path, corpus: Manifest) -> list[Prediction]:
+    context = SimpleNamespace(
+        cycle=0, folder=folder, cache=folder / "cache", features=FbankConfig(), progress=Progress(quiet=True)
+    )
+    recogniser = RECOGNISERS.build(Spec(kind=kind, block=4), context)
+    return list(recogniser(corpus, [Spec(kind="test_ray_recogniser:Loudness")]))
+
+
+def test_an_actor_that_dies_costs_and_doubles_nothing(
+    ray_cluster: Connection, tmp_path: Path, make_corpus: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    corpus = open_manifest(make_corpus(tmp_path, "many", 18))
+    FLAG.unlink(missing_ok=True)
+    here = label("local", tmp_path / "local", corpus)
+    FLAG.touch()
+    there = label("ray", tmp_path / "ray", corpus)
+    assert not FLAG.exists()
+    assert there == here
+    assert len(list((tmp_path / "ray" / "predictions").glob("*.parquet"))) == 5
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "ray" / "predictions").iterdir()}
+    assert label("ray", tmp_path / "ray", corpus) == here
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "ray" / "predictions").iterdir()}

@@ -1,0 +1,51 @@
+"""The decoder weights chosen are those with the fewest word errors on dev, by decoding with each."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from raysr.corpus.features import FeatureCache
+from raysr.corpus.manifest import open_manifest
+from raysr.decode.ngram import Ngram
+from raysr.decode.recognise import DecodeConfig, recognise
+from raysr.evaluate.wer import score, total
+from raysr.ipl.tuning import TuningConfig, tune
+from raysr.model.config import DecoderConfig, EncoderConfig, ModelConfig
+from raysr.model.model import AsrModel
+from raysr.text.tokeniser import Tokeniser
+
+
+def test_the_best_weights_are_found(tmp_path: Path, make_corpus: Callable[..., Path]) -> None:
+    dev = list(open_manifest(make_corpus(tmp_path, "dev", 8)))
+    cache = FeatureCache(tmp_path / "cache")
+    cache.ensure(dev)
+    texts = [u.text or "" for u in dev]
+    tokeniser = Tokeniser.train(texts)
+    lm = Ngram.train([tokeniser.encode(text) for text in texts], 4, tokeniser.vocab_size)
+    torch.manual_seed(0)
+    model = AsrModel(
+        ModelConfig(
+            encoder=EncoderConfig(dim=16, layers=1, heads=2, feed_forward=16, kernel=3),
+            decoder=DecoderConfig(heads=2, feed_forward=16),
+        ),
+        tokeniser.vocab_size,
+    )
+    grid = TuningConfig(lm_weights=[0.2, 1.0, 3.0], length_bonuses=[0.0, 2.0, 6.0])
+    decode = DecodeConfig(beam=4)
+    chosen, metrics = tune(model, tokeniser, lm, dev, cache, decode, grid)
+
+    def wer(config: DecodeConfig) -> float:
+        nbest = recognise(model, tokeniser, [cache.get(u) for u in dev], config, lm)
+        found = [tokeniser.decode(list(best[0].tokens)) for best in nbest]
+        return total(s.words for s in score([u.id for u in dev], texts, found)).rate or 0.0
+
+    tried = {
+        (w, b): wer(decode.model_copy(update={"lm_weight": w, "length_bonus": b}))
+        for w in grid.lm_weights
+        for b in grid.length_bonuses
+    }
+    assert len(set(tried.values())) > 1
+    assert metrics["dev_wer"] == min(tried.values()) == tried[chosen.lm_weight, chosen.length_bonus]
+    assert metrics["dev_wer_greedy"] == wer(decode.model_copy(update={"method": "greedy"}))
+    assert chosen.beam == 4

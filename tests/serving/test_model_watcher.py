@@ -1,0 +1,161 @@
+"""The newest good entry of the pool goes live under running streams; what is damaged is refused, and said so."""
+
+import json
+import shutil
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from endpoint import Server, messages, pcm16, publish, said
+from toy_language import relative
+
+from raysr.pool import Recogniser
+from raysr.serving.models import ModelWatcher
+
+CLOSE = json.dumps({"type": "CloseStream"})
+
+
+def damage(pool: Path, name: str) -> None:
+    weights = pool / name / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    weights.write_bytes(data)
+
+
+def health(server: Server) -> dict[str, Any]:
+    with urllib.request.urlopen(f"{server.url}/healthz", timeout=20) as answer:
+        found: dict[str, Any] = json.load(answer)
+    return found
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def versions(found: list[dict[str, Any]]) -> list[str]:
+    return [m["metadata"]["model_info"]["version"] for m in found if m.get("is_final")]
+
+
+def test_the_newest_good_entry_is_served(tmp_path: Path, recogniser: Recogniser) -> None:
+    watcher = ModelWatcher(str(tmp_path), None, 16, 4)
+    assert not watcher.poll()
+    publish(tmp_path, "a", recogniser, cycle=0)
+    publish(tmp_path, "b", relative(recogniser), cycle=1)
+    assert watcher.poll()
+    assert watcher.current is not None
+    assert watcher.current.version == "b"
+    assert not watcher.poll()
+    publish(tmp_path, "older", recogniser, cycle=0)
+    assert not watcher.poll()
+
+
+def test_damaged_entries_are_refused_with_their_reason(tmp_path: Path, recogniser: Recogniser) -> None:
+    publish(tmp_path, "good", recogniser, cycle=0)
+    publish(tmp_path, "flipped", recogniser, cycle=1)
+    publish(tmp_path, "headless", recogniser, cycle=2)
+    publish(tmp_path, "missing", recogniser, cycle=3)
+    damage(tmp_path, "flipped")
+    (tmp_path / "headless" / "manifest.json").write_text("{")
+    (tmp_path / "missing" / "tokenizer.model").unlink()
+    watcher = ModelWatcher(str(tmp_path), None, 16, 4)
+    assert watcher.poll()
+    assert watcher.current is not None
+    assert watcher.current.version == "good"
+    assert set(watcher.refused) == {"flipped", "headless", "missing"}
+    assert "model.safetensors is damaged" in watcher.refused["flipped"]
+    assert "incomplete" in watcher.refused["headless"]
+    assert "tokenizer.model is missing" in watcher.refused["missing"]
+    shutil.rmtree(tmp_path / "missing")
+    shutil.rmtree(tmp_path / "flipped")
+    publish(tmp_path, "flipped", recogniser, cycle=1)
+    assert watcher.poll()
+    assert watcher.current.version == "flipped"
+    assert set(watcher.refused) == {"headless"}
+
+
+def test_a_pinned_entry_stays_and_a_missing_one_is_reported(tmp_path: Path, recogniser: Recogniser) -> None:
+    publish(tmp_path, "a", recogniser, cycle=0)
+    publish(tmp_path, "b", recogniser, cycle=1)
+    pinned = ModelWatcher(str(tmp_path), "a", 16, 4)
+    assert pinned.poll()
+    assert pinned.current is not None
+    assert pinned.current.version == "a"
+    absent = ModelWatcher(str(tmp_path), "c", 16, 4)
+    assert not absent.poll()
+    assert "no entry 'c'; entries: a, b" in (absent.trouble or "")
+    publish(tmp_path, "c", recogniser, cycle=2)
+    assert absent.poll()
+    assert absent.trouble is None
+
+
+@pytest.fixture
+def changing(start: Callable[..., Server], tmp_path: Path, recogniser: Recogniser) -> Server:
+    publish(tmp_path / "pool", "one", recogniser, cycle=0)
+    return start(pool=str(tmp_path / "pool"))
+
+
+def test_a_new_entry_goes_live_under_running_streams(changing: Server, recogniser: Recogniser) -> None:
+    with changing.listen() as running:
+        running.send(pcm16("bad cafe, "))
+        first = json.loads(running.recv(timeout=20))
+        assert (said([first]), versions([first])) == ("bad cafe", ["one"])
+        publish(changing.pool, "two", relative(recogniser), cycle=1)
+        until(lambda: health(changing)["model"] == "two")
+        with changing.listen() as fresh:
+            fresh.send(pcm16("beg"))
+            fresh.send(CLOSE)
+            assert versions(messages(fresh)) == ["two"]
+        running.send(pcm16("head ache"))
+        running.send(CLOSE)
+        rest = messages(running)
+        assert (said(rest), versions(rest)) == ("head ache", ["two"])
+
+
+def test_a_damaged_entry_changes_nothing_and_health_says_why(
+    changing: Server, recogniser: Recogniser
+) -> None:
+    staging = changing.pool.parent / "staging"
+    publish(staging, "broken", recogniser, cycle=5)
+    damage(staging, "broken")
+    with changing.listen() as running:
+        running.send(pcm16("bad cafe, "))
+        assert versions([json.loads(running.recv(timeout=20))]) == ["one"]
+        (staging / "broken").rename(changing.pool / "broken")
+        until(lambda: "broken" in health(changing)["pool"]["refused"])
+        assert "damaged" in health(changing)["pool"]["refused"]["broken"]
+        running.send(pcm16("head"))
+        running.send(CLOSE)
+        rest = messages(running)
+        assert (said(rest), versions(rest)) == ("head", ["one"])
+
+
+def test_many_changes_drop_no_stream_and_no_word(changing: Server, recogniser: Recogniser) -> None:
+    said_by: list[str] = []
+    done = threading.Event()
+
+    def talk() -> None:
+        with changing.listen() as socket:
+            for _ in range(6):
+                socket.send(pcm16("bad cafe, "))
+                time.sleep(0.1)
+            socket.send(CLOSE)
+            said_by.append(said(messages(socket)))
+
+    def change() -> None:
+        for number in range(1, 8):
+            publish(changing.pool, f"change-{number}", relative(recogniser), cycle=number)
+            done.wait(0.15)
+
+    threads = [threading.Thread(target=talk) for _ in range(4)] + [threading.Thread(target=change)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert said_by == [" ".join(["bad cafe"] * 6)] * 4

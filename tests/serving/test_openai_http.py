@@ -1,0 +1,162 @@
+"""The OpenAI SDK, pointed at the endpoint, transcribes; what cannot be done is refused in words its users can read."""
+
+import io
+import json
+import struct
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import openai
+import pytest
+from endpoint import Server, wav
+from toy_language import sung
+
+from raysr.audio.files import encode_opus, wav_bytes
+
+SAID = "bad cafe, head ache"
+HEARD = "bad cafe head ache"
+
+
+def client(server: Server) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0)
+
+
+def transcribe(server: Server, audio: bytes, name: str = "speech.wav", **options: Any) -> Any:
+    return client(server).audio.transcriptions.create(model="whisper-1", file=(name, audio), **options)
+
+
+def post(server: Server, body: bytes, content_type: str) -> tuple[int, dict[str, Any]]:
+    request = urllib.request.Request(
+        f"{server.url}/v1/audio/transcriptions", body, headers={"content-type": content_type}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def test_json_holds_the_text_its_seconds_and_the_model(server: Server) -> None:
+    audio = wav(SAID)
+    answer = transcribe(server, audio)
+    assert answer.text == HEARD
+    assert answer.usage.seconds == pytest.approx((len(audio) - 44) / 32000, abs=0.01)
+    assert answer.model == "first"
+
+
+def test_text_is_the_bare_text(server: Server) -> None:
+    assert transcribe(server, wav(SAID), response_format="text") == HEARD + "\n"
+
+
+def test_options_that_change_nothing_here_are_taken(server: Server) -> None:
+    answer = transcribe(server, wav(SAID), language="en", prompt="names: Bad Cafe", temperature=0.2)
+    assert answer.text == HEARD
+
+
+def test_compressed_audio_and_other_rates_are_read(server: Server) -> None:
+    assert transcribe(server, encode_opus(sung(SAID, seed=5), 48000), "speech.ogg").text == HEARD
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"response_format": "srt"}, "'srt' is not supported; supported: json, text"),
+        ({"response_format": "verbose_json"}, "supported: json, text"),
+        ({"stream": True}, "stream=true is not supported"),
+    ],
+)
+def test_what_is_not_supported_is_named(server: Server, options: dict[str, Any], told: str) -> None:
+    with pytest.raises(openai.BadRequestError, match=told) as caught:
+        transcribe(server, wav("bad"), **options)
+    assert caught.value.code == "unsupported_value"
+    assert caught.value.param in options
+
+
+def nan_wav() -> bytes:
+    data = np.full(16000, np.nan, "<f4").tobytes()
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 3, 1, 16000, 64000, 4, 32)
+    body = b"WAVE" + form + b"data" + struct.pack("<I", len(data)) + data
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+@pytest.mark.parametrize(
+    "audio",
+    [
+        b"",
+        b"this is a letter, not a recording",
+        b"#EXTM3U\nfile:///etc/passwd\n",
+        b"ffconcat version 1.0\nfile /etc/passwd\n",
+        wav("bad")[:44],
+        nan_wav(),
+    ],
+    ids=["empty", "text", "playlist", "concat", "no-samples", "nan"],
+)
+def test_what_is_not_audio_is_refused_in_a_line_that_names_it(server: Server, audio: bytes) -> None:
+    with pytest.raises(openai.BadRequestError, match=r"meeting\.wav") as caught:
+        transcribe(server, audio, "meeting.wav")
+    assert "\n" not in caught.value.body["message"]  # type: ignore[index]
+    assert caught.value.code == "invalid_audio"
+
+
+def test_an_upload_or_audio_beyond_the_limits_is_413(start: Callable[..., Server]) -> None:
+    server = start(limits={"upload_bytes": 200_000, "upload_seconds": 2})
+    with pytest.raises(openai.APIStatusError, match="larger than") as caught:
+        transcribe(server, bytes(300_000))
+    assert caught.value.status_code == 413
+    with pytest.raises(openai.APIStatusError, match="longer than 2 s") as caught:
+        transcribe(server, wav("bad bad bad bad bad"))
+    assert caught.value.status_code == 413
+    bomb = encode_opus(np.zeros(16000 * 120, np.float32), 6000)
+    assert len(bomb) < 200_000
+    assert transcribe_status(server, bomb) == 413
+    assert transcribe(server, wav("bad")).text == "bad"
+
+
+def transcribe_status(server: Server, audio: bytes) -> int:
+    try:
+        transcribe(server, audio, "bomb.ogg")
+    except openai.APIStatusError as error:
+        return error.status_code
+    return 200
+
+
+def test_a_request_that_is_no_upload_is_400(server: Server) -> None:
+    assert post(server, b"{}", "application/json")[0] == 400
+    status, body = post(server, b"--x--\r\n", "multipart/form-data; boundary=x")
+    assert status == 400
+    assert body["error"]["code"] == "missing_required_parameter"
+    assert post(server, b"garbage", "multipart/form-data; boundary=x")[0] == 400
+    assert post(server, b"garbage", "multipart/form-data")[0] == 400
+
+
+def test_uploads_beyond_the_places_are_503_and_the_sdk_may_retry(start: Callable[..., Server]) -> None:
+    server = start(limits={"uploads": 1})
+    long = wav_bytes(np.tile(sung(SAID, seed=1), 20))
+    with ThreadPoolExecutor(4) as threads:
+        statuses = [f.result() for f in [threads.submit(transcribe_status, server, long) for _ in range(4)]]
+    assert 200 in statuses
+    assert set(statuses) <= {200, 503}
+    assert 503 in statuses
+
+
+def test_models_names_what_is_served(server: Server) -> None:
+    (model,) = client(server).models.list().data
+    assert model.id == "first"
+    assert client(server).models.retrieve("first").object == "model"
+    with pytest.raises(openai.NotFoundError, match="other"):
+        client(server).models.retrieve("other")
+
+
+def test_an_unknown_route_is_answered_in_the_same_form(server: Server) -> None:
+    with pytest.raises(openai.NotFoundError):
+        client(server).embeddings.create(model="m", input="text")
+
+
+def test_without_a_model_the_answer_is_503_and_says_so(start: Callable[..., Server], tmp_path: Any) -> None:
+    server = start(pool=str(tmp_path))
+    with pytest.raises(openai.InternalServerError, match="no model is ready yet, the pool is empty"):
+        transcribe(server, io.BytesIO(wav("bad")).getvalue())

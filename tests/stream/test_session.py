@@ -1,0 +1,163 @@
+"""A session gives the text of the masked full forward, however the audio is cut, at any rate, and to its last word."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toy_language import relative, sung
+
+from raysr.audio.fbank import Fbank
+from raysr.audio.resample import resample
+from raysr.decode import events as decoded
+from raysr.decode.recognise import recognise_masked
+from raysr.pool import Recogniser
+from raysr.stream.defaults import CHUNK_SIZE, LEFT_CHUNKS
+from raysr.stream.events import Event, Final, Partial, transcript
+from raysr.stream.pcm import PcmReader
+from raysr.stream.session import Session
+
+SAID = "bad cafe, head ache, beg bad"
+HEARD = ["bad cafe", "head ache", "beg bad"]
+
+
+def masked(
+    recogniser: Recogniser, samples: np.ndarray, chunk: int = CHUNK_SIZE, left: int = LEFT_CHUNKS
+) -> list[decoded.Final]:
+    features = Fbank(recogniser.config.fbank)(torch.from_numpy(samples))
+    parts = recogniser.model, recogniser.tokeniser, recogniser.lm
+    events = recognise_masked(*parts, features, chunk, left, recogniser.config.decode)
+    return [event for event in events if isinstance(event, decoded.Final)]
+
+
+def finals(events: list[Event]) -> list[Final]:
+    return [event for event in events if isinstance(event, Final)]
+
+
+def streamed(session: Session, samples: np.ndarray, cuts: list[int] | None = None) -> list[Event]:
+    cuts = sorted(cuts) if cuts is not None else list(range(0, len(samples), 1600))
+    events: list[Event] = []
+    for first, last in zip([0, *cuts], [*cuts, len(samples)], strict=True):
+        events += session.push(samples[first:last])
+    return events + session.finish()
+
+
+def same(found: list[Final], expected: list[decoded.Final]) -> None:
+    assert [(f.text, f.cause, f.segment) for f in found] == [(e.text, e.cause, e.segment) for e in expected]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert (ours.start, ours.end) == pytest.approx((theirs.start, theirs.end))
+        times = [(word.text, word.start, word.end) for word in theirs.words]
+        assert [(word.text, word.start, word.end) for word in ours.words] == times
+        assert ours.confidence == pytest.approx(theirs.confidence, abs=1e-5)
+
+
+@settings(max_examples=50, deadline=None)
+@given(data=st.data())
+def test_any_cut_gives_the_text_of_the_masked_full_forward(
+    recogniser: Recogniser, data: st.DataObject
+) -> None:
+    samples = sung(SAID, seed=7)
+    cuts = data.draw(st.lists(st.integers(0, len(samples)), max_size=40))
+    found = finals(streamed(Session(recogniser), samples, cuts))
+    assert [final.text for final in found] == HEARD
+    same(found, masked(recogniser, samples))
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_any_cut_of_the_bytes_at_any_rate_gives_the_same_events(
+    recogniser: Recogniser, data: st.DataObject
+) -> None:
+    rate = data.draw(st.sampled_from([8000, 22050, 44100, 48000]))
+    raw = (sung("gab face, hag", rate, seed=2) * 32768).astype("<i2").tobytes()
+    whole = PcmReader("linear16").push(raw)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(raw)), max_size=25)))
+    reader, session, events = PcmReader("linear16"), Session(recogniser, rate=rate), []
+    for first, last in zip([0, *cuts], [*cuts, len(raw)], strict=True):
+        events += session.push(reader.push(raw[first:last]))
+    same(finals(events + session.finish()), masked(recogniser, resample(whole, rate, 16000)))
+
+
+@settings(max_examples=25, deadline=None)
+@given(end=st.integers(0, 90_000))
+def test_a_stop_anywhere_brings_the_text_of_what_was_sent(recogniser: Recogniser, end: int) -> None:
+    samples = sung(SAID, seed=7)[:end]
+    events = streamed(Session(recogniser), samples)
+    assert isinstance(events[-1], Final)
+    assert events[-1].cause == "stop"
+    assert transcript(events) == " ".join(final.text for final in masked(recogniser, samples))
+
+
+def test_captions_are_stable_where_they_say_so(recogniser: Recogniser) -> None:
+    stable, segment, shown = "", 0, 0
+    for event in streamed(Session(recogniser, session_id="s", version="m"), sung(SAID, seed=7)):
+        assert (event.session, event.model) == ("s", "m")
+        assert event.segment == segment
+        assert event.text.startswith(stable)
+        if isinstance(event, Partial):
+            stable, shown = event.stable, shown + 1
+        else:
+            stable, segment = "", segment + 1
+    assert shown > 4
+    assert segment == len(HEARD)
+
+
+def test_finalize_brings_what_was_said_and_the_session_goes_on(recogniser: Recogniser) -> None:
+    session = Session(recogniser)
+    first, second = sung("bad cafe", seed=1), sung("head ache", seed=2)
+    events = session.push(first) + session.finalize()
+    assert [(f.text, f.cause) for f in finals(events)] == [("bad cafe", "finalize")]
+    silent = session.finalize()
+    assert [(f.text, f.cause) for f in finals(silent)] == [("", "finalize")]
+    rest = finals(session.push(second) + session.finish())
+    assert [(f.text, f.cause, f.segment) for f in rest] == [("head ache", "stop", 2)]
+    assert rest[0].words[0].start == pytest.approx(len(first) / 16000 + 0.15, abs=0.1)
+
+
+def test_a_session_without_audio_still_ends_with_a_final(recogniser: Recogniser) -> None:
+    (only,) = Session(recogniser).finish()
+    assert isinstance(only, Final)
+    assert (only.text, only.words, only.cause) == ("", (), "stop")
+
+
+@settings(max_examples=15, deadline=None)
+@given(at=st.integers(0, 100), packet=st.sampled_from([400, 1600, 8000, 50_000]))
+def test_a_newer_model_takes_over_between_segments(recogniser: Recogniser, at: int, packet: int) -> None:
+    newer = relative(recogniser)
+    samples = sung(SAID, seed=7)
+    session, events = Session(recogniser, version="old"), []
+    for number, first in enumerate(range(0, len(samples), packet)):
+        if number * packet >= at * len(samples) / 100:
+            session.adopt(newer, "new")
+        events += session.push(samples[first : first + packet])
+    found = finals(events + session.finish())
+    assert [final.text for final in found] == HEARD
+    assert [final.segment for final in found] == [0, 1, 2]
+    versions = [final.model for final in found]
+    assert versions == sorted(versions, reverse=True)
+    if packet < 8000 and at < 70:
+        assert versions[-1] == "new"
+    # Every final is what the model it names makes of the passage it covers, heard from where that model came in.
+    begin = next((f.start for f in found if f.model == "new"), None)
+    if begin is not None:
+        alone = masked(newer, samples[round(begin * 16000) :])
+        assert [f.text for f in found if f.model == "new"] == [f.text for f in alone]
+        told = [f.confidence for f in found if f.model == "new"]
+        assert told == pytest.approx([f.confidence for f in alone], abs=1e-5)
+
+
+def test_a_newer_model_comes_at_once_while_nobody_speaks(recogniser: Recogniser) -> None:
+    session = Session(recogniser, version="old")
+    noise = np.random.default_rng(0).normal(0, 0.002, 32000).astype(np.float32)
+    session.push(noise)
+    session.adopt(relative(recogniser), "new")
+    session.push(noise[:1600])
+    assert session.version == "new"
+
+
+def test_memory_does_not_grow_with_the_session(recogniser: Recogniser) -> None:
+    session = Session(recogniser)
+    samples = sung(SAID, seed=7)
+    for _ in range(3):
+        session.push(samples)
+        assert len(session._recent) <= 2.5 * 16000

@@ -1,0 +1,235 @@
+"""The command line: what it does, and how it says no."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import typer
+
+from raysr.audio.files import write_wav
+from raysr.cli import app as cli
+from raysr.corpus.manifest import write_jsonl
+from raysr.corpus.utterance import Utterance
+from raysr.decode.ngram import Ngram
+from raysr.model.config import ModelConfig
+from raysr.model.model import AsrModel
+from raysr.pool import EntryConfig, Pool
+from raysr.text.tokeniser import Tokeniser, TokeniserConfig
+
+TEXTS = ["please call anna", "anna is here", "call me please"]
+
+
+def commands(group: Any, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found = []
+    for name, command in group.commands.items():
+        inner = getattr(command, "commands", None)
+        found += commands(command, (*prefix, name)) if inner else [(*prefix, name)]
+    return found
+
+
+COMMANDS = commands(typer.main.get_command(cli.app))
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three utterances with transcripts, in one manifest."""
+    folder = tmp_path_factory.mktemp("corpus")
+    generator = np.random.default_rng(1)
+    utterances = []
+    for number, text in enumerate(TEXTS):
+        write_wav(folder / f"{number}.wav", (0.1 * generator.standard_normal(24000)).astype(np.float32))
+        tags = {"room": "near" if number else "far"}
+        utterances.append(Utterance(f"u{number}", f"{number}.wav", 1.5, text=text, tags=tags))
+    write_jsonl(folder / "test.jsonl", utterances)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pool with one student that has learnt nothing."""
+    torch.manual_seed(0)
+    tokeniser = Tokeniser.train(TEXTS, TokeniserConfig.parse({"kind": "char"}))
+    small = {"dim": 16, "layers": 1, "heads": 2, "feed_forward": 16}
+    decoder = {"layers": 1, "heads": 2, "feed_forward": 16}
+    config = EntryConfig(model=ModelConfig.parse({"encoder": small, "decoder": decoder}))
+    lm = Ngram.train([tokeniser.encode(text) for text in TEXTS], 2, tokeniser.vocab_size)
+    root = tmp_path_factory.mktemp("pool")
+    model = AsrModel(config.model, tokeniser.vocab_size)
+    Pool(root).publish("cycle-000", model, tokeniser, lm, {"cycle": 0, "dev_wer": 0.5}, config)
+    return root
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    """Run a command that is to be refused, and return its one line."""
+    assert cli.run([str(a) for a in arguments]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_help_is_there_at_once() -> None:
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "raysr demo" in done.stdout
+    assert time.monotonic() - began < 10, "a command of weight was imported"
+
+
+HELP = """
+import sys
+from raysr.cli.app import run
+code = run(["--help"])
+heavy = {"torch", "ray", "matplotlib", "numpy"} & set(sys.modules)
+assert not heavy, heavy
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_explains_itself_with_an_example(
+    command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run([*command, "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"Example: raysr {' '.join(command)}" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["transribe"], "No such command 'transribe'"),
+        (["transcribe"], "Missing argument"),
+        (["transcribe", "a.wav"], "Missing option '--pool'"),
+        (["ipl"], "Missing option '--config'"),
+        (["data", "import", "a", "b", "--held-out", "2"], "--held-out"),
+    ],
+)
+def test_a_wrong_command_line_is_refused_in_one_line(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert expected in refused(capsys, *arguments)
+
+
+def test_a_misspelt_key_names_the_nearest_known_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text(f"run: {{dir: {tmp_path / 'run'}}}\ndata: {{demo: true}}\n")
+    assert "did you mean 'cycles'?" in refused(capsys, "ipl", "--config", config, "run.cycels=2")
+    assert str(tmp_path / "none.yaml") in refused(capsys, "ipl", "--config", tmp_path / "none.yaml")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (KeyboardInterrupt(), 130, "stopped; run the same command to resume"),
+        (OSError(28, "No space left on device", "runs/a"), 2, "error: runs/a: No space left on device"),
+        (ZeroDivisionError("of ours"), 1, "error: ZeroDivisionError: of ours; this is a bug"),
+    ],
+)
+def test_every_end_but_success_has_a_code_and_a_line(
+    error: BaseException,
+    code: int,
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("raysr.evaluate.report.write_report", raising(error))
+    assert cli.run(["report", "runs/a"]) == code
+    stderr = capsys.readouterr().err
+    assert stderr.startswith(told)
+    assert len(stderr.splitlines()) == 1
+
+
+def raising(error: BaseException) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
+
+
+def test_debug_shows_the_traceback_wherever_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["--debug", "report", "/no/run"], ["report", "/no/run", "--debug"]):
+        assert cli.run(arguments) == 2
+        assert "Traceback" in capsys.readouterr().err
+    assert "Traceback" not in refused(capsys, "report", "/no/run")
+
+
+def test_evaluate_prints_and_writes_what_the_library_finds(
+    pool: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "wer.json"
+    command = ["evaluate", f"mine={corpus / 'test.jsonl'}", "--pool", str(pool), "--json", str(out)]
+    assert cli.run([*command, "--tag", "room", "--worst", "1"]) == 0
+    printed = capsys.readouterr().out
+    result = json.loads(out.read_text())
+    assert result["entry"] == "cycle-000"
+    for method in ("greedy", "lm"):
+        assert f"{100 * result['wer'][method]['mine']:.1f}%" in printed
+    assert "mine, room=far" in printed
+    assert "reference:" in printed
+
+
+def test_transcribe_prints_text_or_json(pool: Path, corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = []
+    for extra in ([], ["--json"], ["--chunk", "-1"]):
+        assert cli.run(["transcribe", str(corpus / "0.wav"), "--pool", str(pool), *extra]) == 0
+        texts.append(capsys.readouterr().out)
+    told = json.loads(texts[1])
+    assert told["text"] == texts[0].strip()
+    assert " ".join(segment["text"] for segment in told["segments"]) == told["text"]
+
+
+def test_transcribe_refuses_what_is_no_audio_and_no_chunk(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "text.wav"
+    text.write_text("these are words and no samples")
+    assert "text.wav" in refused(capsys, "transcribe", text, "--pool", pool)
+    assert "none.wav" in refused(capsys, "transcribe", tmp_path / "none.wav", "--pool", pool)
+    assert "--chunk" in refused(capsys, "transcribe", text, "--pool", pool, "--chunk", "0")
+
+
+def test_pool_lists_shows_and_refuses_what_is_damaged(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["pool", "list", "--pool", str(pool)]) == 0
+    assert "50.0%" in capsys.readouterr().out
+    assert cli.run(["pool", "show", "cycle-000", "--pool", str(pool)]) == 0
+    assert "model.safetensors" in capsys.readouterr().out
+    assert "cycle-000" in refused(capsys, "pool", "show", "cycle-001", "--pool", pool)
+    assert "no entry" in refused(capsys, "pool", "list", "--pool", tmp_path)
+
+
+def test_data_goes_from_a_folder_to_a_corpus_one_can_look_at(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "good.wav").write_bytes((corpus / "0.wav").read_bytes())
+    (source / "good.txt").write_text("Please call Anna, at 3.")
+    (source / "bad.wav").write_text("not audio")
+    assert cli.run(["data", "import", str(source), str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "1 utterances added" in printed
+    assert "bad.wav" in printed
+    assert cli.run(["data", "inspect", str(tmp_path / "out")]) == 0
+    assert "please call anna at three" in capsys.readouterr().out
+    (tmp_path / "empty").mkdir()
+    assert str(tmp_path / "empty") in refused(capsys, "data", "import", tmp_path / "empty", tmp_path / "o")
+
+
+def test_preflight_tells_what_is_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["preflight", "--dir", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    for name in ("Python", "PyTorch", "gloo", "Ray", "PyAV"):
+        assert name in printed

@@ -1,0 +1,112 @@
+"""A local cluster ends with its driver, however the driver ends; workers get the settings and the user's folders."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from raysr import cluster
+from raysr.cluster import SETTINGS, Connection, connect, worker_environment
+from raysr.errors import RunError
+
+DRIVER = """
+import time
+from raysr.cluster import ClusterConfig, connect
+with connect(ClusterConfig(cpus=4, object_store_mb=100)):
+    import ray
+    @ray.remote
+    class Sleeper:
+        def pid(self):
+            return 1
+    sleeper = Sleeper.remote()
+    ray.get(sleeper.pid.remote())
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+
+
+def descendants(pid: int) -> set[int]:
+    """Return the living processes below ``pid``."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if fields[0] != "Z":
+            parents[int(path.parent.name)] = int(fields[1])
+    found: set[int] = set()
+    fresh = {pid}
+    while fresh:
+        fresh = {child for child, parent in parents.items() if parent in fresh} - found
+        found |= fresh
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.ray
+@pytest.mark.e2e
+def test_kill_9_of_the_driver_leaves_nothing_behind() -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+    )
+    assert driver.stdout is not None
+    assert driver.stdout.readline() == b"ready\n"
+    started = descendants(driver.pid)
+    assert len(started) >= 3
+    # two small helpers of Ray's spend a minute trying to tell the dead cluster that it is dead
+    ray_agents = {pid for pid in started if b"Agent" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+    assert len(ray_agents) <= 2
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    assert not outliving(started - ray_agents, seconds=20)
+    assert not outliving(ray_agents, seconds=120)
+
+
+def outliving(pids: set[int], seconds: float) -> set[int]:
+    """Return the processes that are still there after some seconds, or nothing as soon as none is."""
+    deadline = time.monotonic() + seconds
+    while any(map(is_alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return set(filter(is_alive, pids))
+
+
+@pytest.mark.ray
+def test_workers_have_the_settings_of_this_module(ray_cluster: Connection) -> None:
+    import ray
+
+    environment = ray.get(ray.remote(lambda: dict(os.environ)).remote())
+    assert {name: environment[name] for name in SETTINGS} == SETTINGS
+    assert environment["OMP_NUM_THREADS"] == "1"
+    assert str(Path(__file__).parent) in environment["PYTHONPATH"].split(os.pathsep)
+
+
+@pytest.mark.ray
+def test_joining_twice_ends_nothing(ray_cluster: Connection) -> None:
+    import ray
+
+    with connect() as again:
+        assert not again.started
+    assert ray.is_initialized()
+
+
+def test_the_users_folders_come_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/before")
+    assert worker_environment([tmp_path])["PYTHONPATH"] == f"{tmp_path}{os.pathsep}/before"
+    assert "PYTHONPATH" not in worker_environment()
+
+
+def test_an_address_where_nobody_is_is_one_line() -> None:
+    with pytest.raises(RunError, match=r"^no Ray cluster at 127\.0\.0\.1:1: Connection refused; [^\n]*$"):
+        cluster._check_answers("127.0.0.1:1")

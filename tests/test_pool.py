@@ -1,0 +1,125 @@
+"""Pool entries appear whole, never change, and are refused by name when they are damaged."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from raysr.decode.ngram import Ngram
+from raysr.errors import PoolError
+from raysr.model.config import DecoderConfig, EncoderConfig, ModelConfig
+from raysr.model.model import AsrModel
+from raysr.pool import Entry, EntryConfig, Pool, average, load_entry
+from raysr.text.tokeniser import Tokeniser
+
+CONFIG = ModelConfig(
+    encoder=EncoderConfig(dim=16, layers=1, heads=2, feed_forward=16, kernel=3),
+    decoder=DecoderConfig(heads=2, feed_forward=16),
+)
+
+
+@pytest.fixture(scope="module")
+def tokeniser() -> Tokeniser:
+    return Tokeniser.train(["one two three"])
+
+
+def publish(pool: Pool, name: str, tokeniser: Tokeniser, seed: int = 0, **metrics: float) -> Entry:
+    torch.manual_seed(seed)
+    model = AsrModel(CONFIG, tokeniser.vocab_size)
+    lm = Ngram.train([tokeniser.encode("one two")], 2, tokeniser.vocab_size)
+    return pool.publish(name, model, tokeniser, lm, metrics, EntryConfig(model=CONFIG))
+
+
+def test_an_entry_loads_as_it_was_published(tmp_path: Path, tokeniser: Tokeniser) -> None:
+    entry = publish(Pool(tmp_path), "a", tokeniser, dev_wer=0.5)
+    found = load_entry(Pool(tmp_path).get("a"))
+    assert found.config.model == CONFIG
+    assert found.tokeniser.contract() == tokeniser.contract()
+    assert found.lm is not None
+    assert not found.model.training
+    expected = load_file(entry.weights)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in found.model.state_dict().items())
+
+
+def test_latest_and_best(tmp_path: Path, tokeniser: Tokeniser) -> None:
+    pool = Pool(tmp_path)
+    assert pool.latest() is None
+    assert pool.best() is None
+    for name, cycle, wer in [("b", 0, 0.3), ("a", 2, 0.5), ("c", 1, 0.2)]:
+        publish(pool, name, tokeniser, cycle=cycle, dev_wer=wer)
+    assert [entry.name for entry in pool.entries()] == ["b", "c", "a"]
+    assert [entry.name for entry in pool.newest(2)] == ["a", "c"]
+    latest, best = pool.latest(), pool.best()
+    assert latest
+    assert latest.name == "a"
+    assert best
+    assert best.name == "c"
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.model", "config.yaml", "lm.arpa.gz"])
+def test_a_damaged_entry_is_refused_by_name_and_passed_over(
+    file: str, tmp_path: Path, tokeniser: Tokeniser, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = Pool(tmp_path)
+    publish(pool, "old", tokeniser, cycle=0)
+    path = publish(pool, "new", tokeniser, cycle=1).path / file
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(PoolError, match=f"new: {file} is damaged"):
+        load_entry(pool.get("new"))
+    latest = pool.latest()
+    assert latest
+    assert latest.name == "old"
+    assert f"new: {file} is damaged" in caplog.text
+
+
+def test_an_incomplete_entry_is_refused_by_name_and_passed_over(tmp_path: Path, tokeniser: Tokeniser) -> None:
+    pool = Pool(tmp_path)
+    publish(pool, "old", tokeniser, cycle=0)
+    (publish(pool, "new", tokeniser, cycle=1).path / "manifest.json").unlink()
+    with pytest.raises(PoolError, match="new is incomplete"):
+        pool.get("new")
+    assert [entry.name for entry in pool.entries()] == ["old"]
+
+
+def test_a_publication_that_fails_leaves_nothing(
+    tmp_path: Path, tokeniser: Tokeniser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(PoolError, match="No space left"):
+        publish(Pool(tmp_path), "a", tokeniser)
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_entries_never_change(tmp_path: Path, tokeniser: Tokeniser) -> None:
+    publish(Pool(tmp_path), "a", tokeniser)
+    with pytest.raises(PoolError, match="exists already"):
+        publish(Pool(tmp_path), "a", tokeniser)
+
+
+@pytest.mark.parametrize("name", ["", "../a", "a/b", ".a", "a b"])
+def test_names_are_plain(name: str, tmp_path: Path, tokeniser: Tokeniser) -> None:
+    with pytest.raises(PoolError, match="a name is"):
+        publish(Pool(tmp_path), name, tokeniser)
+
+
+def test_an_unknown_name_lists_the_known(tmp_path: Path, tokeniser: Tokeniser) -> None:
+    publish(Pool(tmp_path), "a", tokeniser)
+    with pytest.raises(PoolError, match="no entry 'b'; entries: a"):
+        Pool(tmp_path).get("b")
+
+
+def test_average_is_the_mean_of_the_weights(tmp_path: Path, tokeniser: Tokeniser) -> None:
+    entries = [publish(Pool(tmp_path), f"e{seed}", tokeniser, seed) for seed in range(3)]
+    mean = average(entries)
+    files = [load_file(entry.weights) for entry in entries]
+    for name, tensor in mean.items():
+        assert tensor.dtype == files[0][name].dtype
+        if tensor.is_floating_point():
+            torch.testing.assert_close(tensor, torch.stack([f[name] for f in files]).mean(0))
