@@ -2,8 +2,9 @@
 
 import os
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -17,7 +18,26 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # machines that run the suite are often busy: a slow example is no finding
 settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    return _without_skips((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    return _without_skips((yield))
+
+
+def _without_skips(report: Report) -> Report:
+    """Turn a skip into a failure where ``CI`` is set: what a test needs is there, or the job is broken."""
+    if report.skipped and os.environ.get("CI") and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which is a failure under CI: {report.longrepr}"
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,11 @@
-"""Resampling equals torchaudio's kernel, and does not depend on how a stream is cut."""
+"""Resampling equals the formula it is from, and does not depend on how a stream is cut."""
 
 import math
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torchaudio.functional import resample as reference
 
 from raysr.audio.resample import Resampler, resample
 from raysr.errors import AudioError
@@ -19,12 +17,27 @@ def noise(samples: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(-1, 1, samples).astype(np.float32)
 
 
+def smith(signal: np.ndarray, source: int, target: int) -> np.ndarray:
+    """Return the sum over every input sample of Smith's windowed sinc, in double precision.
+
+    J. O. Smith, Digital Audio Resampling; six zero crossings, a Hann window and a roll-off of 0.99.
+    """
+    cutoff = 0.99 * min(source, target)  # twice the highest frequency kept, in Hz
+    inputs, outputs = (
+        np.arange(len(signal)) / source,
+        np.arange(math.ceil(len(signal) * target / source)) / target,
+    )
+    crossings = (inputs - outputs[:, None]) * cutoff  # (outputs, inputs)
+    window = np.where(np.abs(crossings) < 6, np.cos(np.pi * crossings / 12) ** 2, 0)
+    return (np.sinc(crossings) * window) @ signal.astype(np.float64) * cutoff / source
+
+
 @pytest.mark.parametrize("source", RATES)
 @pytest.mark.parametrize("target", [8000, 16000])
-@pytest.mark.parametrize("samples", [1, 2, 37, 5000])
-def test_equals_torchaudio_to_the_last_sample(source: int, target: int, samples: int) -> None:
+@pytest.mark.parametrize("samples", [1, 2, 37, 2000])
+def test_equals_the_formula_to_the_last_sample(source: int, target: int, samples: int) -> None:
     signal = noise(samples)
-    expected = reference(torch.from_numpy(signal).double(), source, target).numpy()
+    expected = signal if source == target else smith(signal, source, target)
     actual = resample(signal, source, target)
     assert actual.dtype == np.float32
     assert actual.shape == expected.shape

@@ -7,13 +7,13 @@ import ctypes
 import shutil
 import subprocess
 import tempfile
+import wave
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import soundfile
 
 from raysr.audio.resample import resample
 from raysr.corpus.demo.voices import Voice
@@ -143,7 +143,10 @@ def _stretch(line: Line) -> float:
 
 
 def _read(path: Path, warp: float) -> np.ndarray:
-    samples, rate = soundfile.read(path, dtype="float32")
+    """Return 16 kHz samples of what flite and festival write: one channel of 16-bit samples."""
+    with wave.open(str(path), "rb") as file:
+        rate = file.getframerate()
+        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768
     return resample(samples, round(rate * warp / 100) * 100, SAMPLE_RATE)
 
 
