@@ -29,7 +29,7 @@ _EXPONENTS = {"white": 0.0, "pink": 1.0, "brown": 2.0}  # noise power falls as 1
 _STREAMS = {"room": 1, "noise": 2, "music": 3}
 _PEAK = 0.99
 _FRAME = SAMPLE_RATE // 50
-_ACTIVE_RANGE_DB = 35.0
+ACTIVE_RANGE_DB = 35.0
 
 
 class Room(Config):
@@ -93,7 +93,7 @@ def active_power(samples: np.ndarray) -> float:
     frames = samples[:whole].reshape(-1, _FRAME) if whole else samples.reshape(1, -1)
     powers = np.mean(np.square(frames, dtype=np.float64), axis=1) if frames.size else np.zeros(1)
     loudest = powers.max()
-    return float(powers[powers >= loudest * 10 ** (-_ACTIVE_RANGE_DB / 10)].mean())
+    return float(powers[powers >= loudest * 10 ** (-ACTIVE_RANGE_DB / 10)].mean())
 
 
 def coloured_noise(length: int, colour: str, generator: np.random.Generator) -> np.ndarray:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from raysr.audio.background import Background
 from raysr.audio.specaugment import spec_augment
 from raysr.audio.warp import warp
 from raysr.corpus.features import FeatureCache
@@ -50,6 +51,7 @@ class BatchMaker:
         cache: FeatureCache,
         tokeniser: Tokeniser,
         augment: AugmentConfig,
+        seed: int = 0,
     ) -> None:
         for utterance in utterances:
             if not utterance.text:
@@ -57,6 +59,7 @@ class BatchMaker:
         self.utterances = utterances
         self.cache = cache
         self.augment = augment
+        self.background = Background(augment.background, cache.config, seed)
         self.tokens = [torch.tensor(tokeniser.encode(u.text or "")) for u in utterances]
 
     def make(self, indices: np.ndarray, generator: torch.Generator) -> Batch:
@@ -65,6 +68,7 @@ class BatchMaker:
         lengths = torch.tensor([len(f) for f in features])
         tokens = [self.tokens[i] for i in indices]
         padded = torch.nn.utils.rnn.pad_sequence(features, batch_first=True)  # (B, T, F)
+        padded = self.background(padded, lengths, generator)
         padded, lengths = warp(padded, lengths, self.augment.warp, generator)
         padded = spec_augment(padded, lengths, self.augment.spec, generator)
         return Batch(

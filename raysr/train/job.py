@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from raysr.audio.background import BackgroundConfig
 from raysr.audio.fbank import FbankConfig
 from raysr.audio.specaugment import SpecAugmentConfig
 from raysr.audio.warp import WarpConfig
@@ -39,6 +40,7 @@ class CommConfig(Config):
 class AugmentConfig(Config):
     """What is done to cached features at every visit, always after the cache."""
 
+    background: BackgroundConfig = BackgroundConfig()
     spec: SpecAugmentConfig = SpecAugmentConfig()
     warp: WarpConfig = WarpConfig()
 

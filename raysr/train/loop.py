@@ -63,7 +63,7 @@ class Training:
         tokeniser = Tokeniser.load(job.tokeniser)
         labelled, pseudo = _utterances(job.labelled), _utterances(job.pseudo)
         cache = FeatureCache(job.cache, job.features)
-        self.batches = BatchMaker([*labelled, *pseudo], cache, tokeniser, self.config.augment)
+        self.batches = BatchMaker([*labelled, *pseudo], cache, tokeniser, self.config.augment, job.seed)
         self.sampler = MixedSampler(
             [cache.frames(u) for u in labelled],
             [cache.frames(u) for u in pseudo],
