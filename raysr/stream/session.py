@@ -77,6 +77,9 @@ class Session:
         events: list[Event] = []
         step = round(SLICE_SECONDS * self._rate)
         for first in range(0, len(samples), step):
+            if self._newer is not None and not self._speaking:
+                decoded_to = self._offset + self._passage.decoded
+                events += self._change(max(self._boundary, decoded_to - round(REWIND_SECONDS * self._rate)))
             piece = samples[first : first + step]
             self._recent = np.concatenate([self._recent, piece])
             events += self._read(self._passage.push(piece))
@@ -96,9 +99,6 @@ class Session:
                 if self._newer is not None:
                     # What the older model already read of the next segment is dropped: the newer one reads it again.
                     return events + self._change(self._boundary)
-        if self._newer is not None and not self._speaking:
-            decoded_to = self._offset + self._passage.decoded
-            events += self._change(max(self._boundary, decoded_to - round(REWIND_SECONDS * self._rate)))
         return events
 
     def _close(self, found: list[decoded.Event], cause: decoded.Cause) -> list[Event]:

@@ -21,7 +21,7 @@ from raysr.text.tokeniser import Tokeniser, TokeniserConfig
 RATE = 16000
 TONES = {letter: 300.0 * 1.33**number for number, letter in enumerate("abcdefgh")}
 LETTER_SECONDS, GAP_SECONDS = 0.12, 0.05
-PAUSES = {" ": 0.2, ",": 1.3}
+PAUSES = {" ": 0.32, ",": 1.3}
 WORDS = ("bad", "cab", "dead", "face", "gab", "hag", "head", "cafe", "beg", "ache")
 
 
@@ -61,10 +61,10 @@ def sentences(count: int, seed: int) -> list[str]:
 
 
 @lru_cache(maxsize=1)
-def trained(steps: int = 250) -> Recogniser:
+def trained(steps: int = 400) -> Recogniser:
     """Return a recogniser trained on sung sentences."""
     torch.manual_seed(0)
-    texts = sentences(96, seed=1)
+    texts = sentences(256, seed=1)
     tokeniser = Tokeniser.train(map(spoken, texts), TokeniserConfig(kind="char"))
     fbank = Fbank(FbankConfig())
     features = [fbank(torch.from_numpy(sung(text, seed=n))) for n, text in enumerate(texts)]
