@@ -228,6 +228,39 @@ def test_data_goes_from_a_folder_to_a_corpus_one_can_look_at(
     assert str(tmp_path / "empty") in refused(capsys, "data", "import", tmp_path / "empty", tmp_path / "o")
 
 
+def test_data_inspect_shows_what_should_be_mended_and_succeeds(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = [Utterance("same", str(corpus / "0.wav"), 1.5, text="one two", tags={"room": "near"})] * 2
+    gone = [Utterance(f"gone-{n}", str(tmp_path / f"{n}.wav"), 1.5) for n in range(12)]
+    write_jsonl(tmp_path / "all.jsonl", [*whole, *gone])
+    assert cli.run(["data", "inspect", str(tmp_path / "all.jsonl"), "--tag", "room", "--show", "1"]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    for line in ("utterances 14", "with a transcript 14.3%", "problems 13", "near 2", "– 12"):
+        assert line in lines
+    assert "same 1.50 s one two" in lines
+    assert "to mend, no audio: 12" in lines
+    assert "to mend, duplicate id: 1" in lines
+    assert "same: comes twice: ids must differ" in lines
+    assert sum("no such file" in line for line in lines) == 9
+
+
+def test_the_corpus_in_the_help_of_inspect_is_one_that_import_writes(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "recordings").mkdir()
+    for number in range(8):
+        sound = (corpus / "0.wav").read_bytes()
+        (tmp_path / f"recordings/{number}.wav").write_bytes(sound)
+    (tmp_path / "words.tsv").write_text("0\tone\n")
+    monkeypatch.chdir(tmp_path)
+    for command in ("import", "inspect"):
+        assert cli.run(["data", command, "--help"]) == 0
+        example = " ".join(capsys.readouterr().out.split()).partition("Example: raysr ")[2]
+        words = example.partition(" ╭")[0].split()
+        assert cli.run(words) == 0
+
+
 def test_preflight_tells_what_is_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["preflight", "--dir", str(tmp_path)]) == 0
     printed = capsys.readouterr().out

@@ -27,7 +27,9 @@ _DEMUXERS = (
     "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,eac3,flac,flv,matroska,mov,mp3,mpeg,mpegts,nistsphere,"
     "nut,ogg,tta,voc,w64,wav,wv,alaw,g722,gsm,mulaw,s16le"
 )
-_HEADERLESS = {
+# Raw streams carry no sign of what they are: suffix → demuxer and rate in Hz (None: the codec's own). Their
+# bytes alone do not decode.
+HEADERLESS: dict[str, tuple[str, int | None]] = {
     ".g722": ("g722", None),
     ".gsm": ("gsm", None),
     ".ulaw": ("mulaw", 8000),
@@ -134,7 +136,7 @@ def _is_text(head: bytes) -> bool:
 
 
 def _open(file: BinaryIO, name: str) -> InputContainer:
-    demuxer, rate = _HEADERLESS.get(Path(name).suffix.lower(), (None, None))
+    demuxer, rate = HEADERLESS.get(Path(name).suffix.lower(), (None, None))
     options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file,pipe"}
     if rate:
         options |= {"sample_rate": str(rate), "ch_layout": "mono"}

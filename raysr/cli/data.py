@@ -1,8 +1,8 @@
 """`raysr data`: bring audio in, and look at a corpus."""
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,8 +11,8 @@ import typer
 from raysr.cli.common import print_table
 
 if TYPE_CHECKING:
-    from raysr.corpus.importers.report import ImportReport
-    from raysr.corpus.utterance import Utterance
+    from raysr.corpus.importers.report import ImportReport, Problem
+    from raysr.corpus.inspect import Summary
 
 data = typer.Typer(no_args_is_help=True, help="Bring audio in, and look at a corpus.")
 SHOWN = 10
@@ -75,45 +75,58 @@ def inspect(
     show: int = typer.Option(3, min=0, help="How many utterances to print."),
     tag: str = typer.Option("", help="Count utterances by this tag."),
 ) -> None:
-    """Say what a corpus holds: hours, lengths, transcripts, tags.
+    """Say what a corpus holds (hours, lengths, transcripts, tags) and what in it should be mended.
 
-    Example: `raysr data inspect data/mine/all`
+    An import with --held-out writes two corpora, OUT/train and OUT/held-out; without, OUT is the corpus.
+
+    Example: `raysr data inspect data/mine/train`
     """
+    from raysr.corpus import inspect as corpus
     from raysr.corpus.manifest import open_manifest
     from raysr.errors import CorpusError
 
-    utterances = list(open_manifest(manifest))
-    if not utterances:
+    utterances = open_manifest(manifest)
+    summary = corpus.inspect(utterances)
+    if not summary.utterances:
         raise CorpusError(f"{manifest} holds no utterance")
-    print_table(("corpus", manifest), _summary(utterances))
+    print_table(("corpus", manifest), _rows(summary))
     if tag:
-        counts = Counter(utterance.tags.get(tag, "–") for utterance in utterances)
-        print_table((tag, "utterances"), counts.most_common())
-    for utterance in utterances[:show]:
+        values = list(summary.tags.get(tag, {}).items())
+        print_table((tag, "utterances"), [*values, *_untagged(summary.utterances, values)])
+    for utterance in islice(utterances, show):
         typer.echo(f"{utterance.id}  {utterance.duration:.2f} s  {utterance.text or '(no transcript)'}")
+    _print_problems("to mend", summary.counts, summary.problems)
 
 
-def _summary(utterances: "Sequence[Utterance]") -> list[tuple[str, Any]]:
-    durations = sorted(utterance.duration for utterance in utterances)
-    with_text = [utterance.text for utterance in utterances if utterance.text]
-    words = Counter(word for text in with_text for word in text.split())
-    rates = Counter(utterance.sample_rate for utterance in utterances)
+def _rows(summary: "Summary") -> list[tuple[str, Any]]:
+    shortest, *between, longest = (f"{seconds:.1f}" for seconds in summary.durations.values())
+    shares = [f"{100 * quantile:g}" for quantile in summary.durations][1:-1]
     return [
-        ("utterances", len(utterances)),
-        ("hours", f"{sum(durations) / 3600:.2f}"),
-        ("seconds, shortest / median / longest", " / ".join(f"{d:.1f}" for d in _spread(durations))),
-        ("sample rates (Hz)", ", ".join(str(rate) for rate, _ in rates.most_common())),
-        ("with a transcript", len(with_text)),
-        ("words / different words", f"{sum(words.values())} / {len(words)}"),
-        ("speakers", len({u.speaker for u in utterances if u.speaker}) or None),
-        ("languages", ", ".join(sorted({u.language for u in utterances if u.language})) or None),
-        ("tags", ", ".join(sorted({name for u in utterances for name in u.tags})) or None),
-        ("mixed in when loaded", sum(utterance.mix is not None for utterance in utterances)),
+        ("utterances", summary.utterances),
+        ("hours", f"{summary.hours:.2f}"),
+        ("seconds, shortest / longest", f"{shortest} / {longest}"),
+        (f"seconds, {' / '.join(shares)} %", " / ".join(between)),
+        ("sample rates (Hz)", _listed(summary.sample_rates)),
+        ("with a transcript", f"{100 * summary.with_text:.1f}%"),
+        ("words / different words", f"{summary.words} / {summary.vocabulary}"),
+        ("speakers", summary.speakers or None),
+        ("languages", _listed(summary.languages)),
+        ("tags", ", ".join(sorted(summary.tags)) or None),
+        ("mixed in when loaded", summary.mixed),
+        ("problems", sum(summary.counts.values())),
     ]
 
 
-def _spread(ordered: Sequence[float]) -> tuple[float, float, float]:
-    return ordered[0], ordered[len(ordered) // 2], ordered[-1]
+def _listed(counts: Mapping[Any, int]) -> str | None:
+    """Return the keys with their counts, or the only key alone."""
+    if len(counts) < 2:
+        return next(map(str, counts), None)
+    return ", ".join(f"{key} ({count})" for key, count in counts.items())
+
+
+def _untagged(utterances: int, values: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+    rest = utterances - sum(count for _, count in values)
+    return [("–", rest)] if rest else []
 
 
 def _print_import(report: "ImportReport") -> None:
@@ -123,12 +136,16 @@ def _print_import(report: "ImportReport") -> None:
     )
     for name, folder in report.sets.items():
         typer.echo(f"  {name}: {folder}")
-    for kind, count in report.counts().items():
-        typer.echo(f"  not taken, {kind}: {count}")
-    for problem in report.problems[:SHOWN]:
-        typer.echo(f"    {problem.where}: {problem.reason}")
+    _print_problems("not taken", report.counts(), report.problems)
     if report.problems:
         typer.echo(f"  every one with its reason: {Path(report.out) / 'import.json'}")
+
+
+def _print_problems(label: str, counts: Mapping[str, int], problems: Sequence["Problem"]) -> None:
+    for kind, count in counts.items():
+        typer.echo(f"  {label}, {kind}: {count}")
+    for problem in problems[:SHOWN]:
+        typer.echo(f"    {problem.where}: {problem.reason}")
 
 
 @contextmanager

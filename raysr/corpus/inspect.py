@@ -25,9 +25,11 @@ class Summary:
     Attributes:
         utterances, hours: how much there is.
         durations: quantile → seconds.
+        sample_rates: Hz → utterances.
         speakers: how many different ones are named.
         languages: language → utterances.
         tags: key → value → utterances.
+        mixed: utterances that become a mixture when they are loaded.
         with_text: share of the utterances that have a transcript.
         words, vocabulary: running and different words of the transcripts.
         counts: kind of problem → how often.
@@ -37,9 +39,11 @@ class Summary:
     utterances: int
     hours: float
     durations: dict[float, float]
+    sample_rates: dict[int, int]
     speakers: int
     languages: dict[str, int]
     tags: dict[str, dict[str, int]]
+    mixed: int
     with_text: float
     words: int
     vocabulary: int
@@ -61,11 +65,13 @@ def inspect(manifest: Manifest) -> Summary:
 class _Tally:
     def __init__(self) -> None:
         self._durations = array("d")
+        self._sample_rates: Counter[int] = Counter()
         self._ids: set[str] = set()
         self._speakers: set[str] = set()
         self._languages: Counter[str] = Counter()
         self._tags: dict[str, Counter[str]] = defaultdict(Counter)
         self._words: Counter[str] = Counter()
+        self._mixed = 0
         self._texts = 0
         self._scripts: Counter[str] = Counter()
         self._texts_in: dict[str, list[tuple[str, str]]] = defaultdict(list)
@@ -75,6 +81,8 @@ class _Tally:
 
     def add(self, utterance: Utterance) -> None:
         self._durations.append(utterance.duration)
+        self._sample_rates[utterance.sample_rate] += 1
+        self._mixed += utterance.mix is not None
         if utterance.speaker is not None:
             self._speakers.add(utterance.speaker)
         if utterance.language is not None:
@@ -101,9 +109,11 @@ class _Tally:
             utterances=len(seconds),
             hours=float(seconds.sum()) / 3600,
             durations={q: float(np.quantile(seconds, q)) for q in QUANTILES} if len(seconds) else {},
+            sample_rates=dict(self._sample_rates.most_common()),
             speakers=len(self._speakers),
             languages=dict(self._languages.most_common()),
             tags={key: dict(values.most_common()) for key, values in self._tags.items()},
+            mixed=self._mixed,
             with_text=self._texts / max(1, len(seconds)),
             words=self._words.total(),
             vocabulary=len(self._words),

@@ -45,6 +45,15 @@ def test_what_should_be_mended_is_told(tmp_path: Path, wav):
     assert (summary.with_text, summary.words, summary.vocabulary) == (5 / 8, 7, 6)
 
 
+def test_rates_and_mixtures_are_counted():
+    plain = [
+        Utterance(f"u{n}", "s3://b/a.wav", 1.0, sample_rate=rate) for n, rate in enumerate((8000, 16000))
+    ]
+    mixed = Utterance("m", "s3://b/a.wav", 1.0, mix={"seed": 1})
+    summary = inspect(open_manifest([*plain, mixed]))
+    assert (summary.sample_rates, summary.mixed) == ({16000: 2, 8000: 1}, 1)
+
+
 def test_an_empty_manifest_has_nothing(tmp_path: Path):
     assert inspect(open_manifest([])).to_dict()["utterances"] == 0
 

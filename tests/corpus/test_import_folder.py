@@ -13,6 +13,7 @@ import av
 import numpy as np
 import pytest
 
+from raysr.audio.container import HEADERLESS
 from raysr.audio.files import decode, encode_opus, wav_bytes
 from raysr.corpus.importers.folder import import_folder
 from raysr.corpus.importers.report import ImportReport
@@ -71,6 +72,16 @@ def test_every_form_comes_out_as_it_sounds(tmp_path: Path, wav: WavFile):
     assert kept["speech"] == (tmp_path / "in/speech.opus").read_bytes()
     assert kept["music"] == (tmp_path / "in/music.mp3").read_bytes()
     assert all(kept[name][:4] == b"fLaC" for name in ("plain", "phone", "hifi"))
+
+
+@pytest.mark.parametrize("suffix", sorted(HEADERLESS))
+def test_every_headerless_form_that_can_be_opened_is_imported_as_flac(tmp_path: Path, suffix: str):
+    (tmp_path / "in").mkdir()
+    gsm_frame = b"\xd0" + bytes(32)
+    (tmp_path / "in" / f"a{suffix.upper()}").write_bytes(gsm_frame * 2000)
+    assert import_folder(tmp_path / "in", tmp_path / "out").problems == []
+    (utterance,) = open_manifest(tmp_path / "out")
+    assert read_audio(utterance.audio, utterance.row or 0)[:4] == b"fLaC"
 
 
 def test_loud_float_recordings_are_turned_down_not_clipped(tmp_path: Path):
@@ -189,7 +200,7 @@ def test_bad_transcripts_are_a_row_each_with_their_line(tmp_path: Path, wav: Wav
     assert rows(report) == {
         "t.tsv:6": "transcript too long",
         "t.tsv:7": "other script",
-        "t.tsv:8": "empty transcript",
+        "t.tsv:8": "no words",
         "t.tsv:9": "duplicate id",
         "t.tsv:10": "transcript without audio",
         "t.tsv:11": "unreadable line",
@@ -197,6 +208,75 @@ def test_bad_transcripts_are_a_row_each_with_their_line(tmp_path: Path, wav: Wav
     assert open_manifest(tmp_path / "out").ids() == ["a", "b", "c", "d", "e"]
     more = import_folder(tmp_path / "in", tmp_path / "out", tmp_path / "t.tsv", any_script=True)
     assert (more.added, more.utterances) == (1, 6)
+
+
+def test_names_below_a_sub_folder_find_their_files_or_say_why_not(tmp_path: Path, wav: WavFile):
+    for name in ("en/sorry", "en/followme/sorry", "en/digits/1", "en/silence/1", "en/dial/2", "en/press/2"):
+        wav(f"in/{name}.wav", 1.0)
+    lines = [
+        "sorry: a",
+        "followme/sorry: b",
+        "digits/1: c",
+        "en/silence/1.wav: d",
+        "2: e",
+        "1: f",
+        "bye/1: g",
+    ]
+    (tmp_path / "t.txt").write_text("\n".join(lines))
+    report = import_folder(tmp_path / "in", tmp_path / "out", tmp_path / "t.txt")
+    assert {utterance.id: utterance.text for utterance in open_manifest(tmp_path / "out")} == {
+        "en/sorry": "a",
+        "en/followme/sorry": "b",
+        "en/digits/1": "c",
+        "en/silence/1": "d",
+        "en/dial/2": None,
+        "en/press/2": None,
+    }
+    assert rows(report) == {
+        "t.txt:5": "ambiguous name",
+        "t.txt:6": "duplicate id",
+        "t.txt:7": "transcript without audio",
+    }
+    reasons = [problem.reason for problem in report.problems]
+    assert reasons[0] == "'2' may be en/dial/2.wav or en/press/2.wav: write more of the path"
+    assert "'1' is en/digits/1.wav, which has a transcript already (t.txt:3)" in reasons[1]
+
+
+STAGED = {
+    "tone": ("[ascending tones]", None),
+    "nested": ("[a tone [rising]] <beep>", None),
+    "silence": ("(10 seconds of silence).", None),
+    "dollar": ("Dollar [$]", "dollar"),
+    "laughs": ("[laughs]Well <breath> then", "well then"),
+    "aside": ("Press 1 (one)", "press one one"),
+    "open": ("Well [then", "well then"),
+}
+
+
+def test_stage_directions_are_no_words(tmp_path: Path, wav: WavFile):
+    for name in STAGED:
+        wav(f"in/{name}.wav", 2.0)
+    (tmp_path / "t.tsv").write_text("".join(f"{name}\t{text}\n" for name, (text, _) in STAGED.items()))
+    report = import_folder(tmp_path / "in", tmp_path / "out", tmp_path / "t.tsv")
+    assert rows(report) == {"t.tsv:1": "no words", "t.tsv:2": "no words", "t.tsv:3": "no words"}
+    spoken = {name: text for name, (_, text) in STAGED.items() if text}
+    assert {utterance.id: utterance.text for utterance in open_manifest(tmp_path / "out")} == spoken
+    as_written = import_folder(tmp_path / "in", tmp_path / "raw", tmp_path / "t.tsv", normalise_text=False)
+    assert as_written.counts() == report.counts()
+    assert {u.id: u.text for u in open_manifest(tmp_path / "raw")} == {
+        name: STAGED[name][0] for name in spoken
+    }
+
+
+def test_the_script_is_that_of_what_is_spoken(tmp_path: Path, wav: WavFile):
+    for number in range(5):
+        wav(f"in/{number}.wav", 2.0)
+    texts = ["你好 [laughs loudly]", "世界", "[noise]", "[noise]", "再见"]
+    (tmp_path / "t.tsv").write_text(
+        "".join(f"{n}\t{text}\n" for n, text in enumerate(texts)), encoding="utf-8"
+    )
+    report = import_folder(tmp_path / "in", tmp_path / "out", tmp_path / "t.tsv")
+    assert report.counts() == {"no words": 2}
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,8 @@ def import_folder(
         truth_apart: keep transcripts out of the shards, in a ``truth.jsonl`` beside them, for scoring;
             the held-out set keeps them in its shards.
         max_duration: in seconds; longer files are not taken.
-        normalise_text: bring transcripts to raysr's form; the original stays in ``custom``.
+        normalise_text: drop stage directions and bring transcripts to raysr's form; the original stays in
+            ``custom``. Either way a file whose transcript has no words is not taken.
         any_script: take transcripts whose script differs from that of the others.
         language: label of every utterance.
         rows_per_shard: utterances a shard, at most.
@@ -80,7 +81,7 @@ def import_folder(
         ignored=found.ignored,
         problems=found.problems + text_problems,
     )
-    scripts = None if any_script else scripts_in_use(transcript.text for transcript in texts.values())
+    scripts = None if any_script else scripts_in_use(transcript.spoken() for transcript in texts.values())
     job = ImportJob(settings, texts, sets, scripts)
     with exclusive(out, wait=False):
         for folder in sets.values():

@@ -96,15 +96,15 @@ class ImportJob:
     def _text(self, transcript: Transcript | None) -> str | None:
         if transcript is None:
             return None
-        return normalise(transcript.text) if self._settings["normalise_text"] else transcript.text
+        return normalise(transcript.spoken()) if self._settings["normalise_text"] else transcript.text
 
     def _check(self, transcript: Transcript | None, text: str | None, seconds: float) -> Problem | None:
         if transcript is None or text is None:
             return None
-        if not text:
-            reason = "has no words: write what is said, or remove it to import the audio without text"
-            return Problem("empty transcript", transcript.where, reason)
-        foreign = other_script(transcript.text, self._scripts) if self._scripts is not None else None
+        if not normalise(transcript.spoken()):
+            mend = "write what is said, or remove it to import the audio without text"
+            return Problem("no words", transcript.where, f"'{transcript.text}' has no words: {mend}")
+        foreign = other_script(transcript.spoken(), self._scripts) if self._scripts is not None else None
         if foreign:
             return Problem("other script", transcript.where, foreign)
         long = too_long(text, seconds)

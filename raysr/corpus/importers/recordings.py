@@ -7,9 +7,10 @@ from typing import Any
 import av
 import numpy as np
 
+from raysr.audio.container import HEADERLESS
 from raysr.audio.files import decode, probe
 from raysr.corpus.importers.report import Problem
-from raysr.corpus.importers.scan import HEADERLESS, Found
+from raysr.corpus.importers.scan import Found
 from raysr.errors import AudioError
 
 SAMPLE_RATE = 16000

@@ -6,16 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from raysr.audio.container import HEADERLESS
 from raysr.corpus.importers.report import Problem
 from raysr.errors import CorpusError
 
-# Raw streams carry no sign of what they are: only the name says so, and their bytes alone do not decode.
 # fmt: off
-HEADERLESS = frozenset({
-    ".al", ".alaw", ".g722", ".gsm", ".sln", ".sln12", ".sln16", ".sln24", ".sln32", ".sln48", ".sln96",
-    ".sln192", ".ul", ".ulaw",
-})
-AUDIO = HEADERLESS | {
+AUDIO = HEADERLESS.keys() | {
     ".3gp", ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".ape", ".asf", ".au", ".avi", ".awb",
     ".caf", ".flac", ".flv", ".m4a", ".m4b", ".m4v", ".mka", ".mkv", ".mov", ".mp2", ".mp3", ".mp4",
     ".mpeg", ".mpg", ".nist", ".nut", ".oga", ".ogg", ".ogv", ".opus", ".pcm", ".ra", ".raw", ".rm",

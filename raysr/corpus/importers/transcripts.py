@@ -2,28 +2,43 @@
 
 One file for all: tab-separated (``name<TAB>text``, or any columns under a header that names them), JSONL
 (``{"audio_filepath" | "id" | "file" | "name": …, "text": …}``), or lines ``name: text`` with ``;`` before
-comments. Or a ``.txt`` beside each audio file.
+comments. Or a ``.txt`` beside each audio file. :mod:`raysr.corpus.importers.names` says what a name means.
+
+Square and angle brackets hold stage directions, which nobody says: ``[laughs]``, ``<beep>``, ``at [@]``. Round
+ones do only where nothing stands outside them: ``(silence)``, but not ``press 1 (one)``.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from raysr.corpus.importers.names import assign
 from raysr.corpus.importers.report import Problem
-from raysr.corpus.importers.scan import AUDIO, Found
+from raysr.corpus.importers.scan import Found
 from raysr.errors import CorpusError
+from raysr.text.normalise import normalise
 
 _NAME_COLUMNS = ("path", "audio_filepath", "file", "filename", "audio", "name", "id")
 _TEXT_COLUMNS = ("text", "transcript", "transcription", "sentence")
+_DIRECTION = re.compile(r"\[[^\[\]]*\]|<[^<>]*>")
+_ASIDE = re.compile(r"\([^()]*\)")
+_CANDIDATES = 5
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """A text, and where it stands."""
+    """A text as it was written, and where it stands."""
 
     text: str
     where: str
+
+    def spoken(self) -> str:
+        """Return the text without its stage directions."""
+        text = _without(_DIRECTION, self.text)
+        outside = _without(_ASIDE, text)
+        return text if normalise(outside) else outside
 
 
 def match(files: Sequence[Found], transcripts: Path | None) -> tuple[dict[str, Transcript], list[Problem]]:
@@ -35,40 +50,44 @@ def match(files: Sequence[Found], transcripts: Path | None) -> tuple[dict[str, T
     if transcripts is None:
         return _beside(files)
     problems: list[Problem] = []
-    named: dict[str, Transcript] = {}
+    names: list[str] = []
+    texts: list[Transcript] = []
     for name, transcript, problem in _lines(transcripts):
         if problem:
             problems.append(Problem("unreadable line", transcript.where, problem))
-            continue
-        key = _key(name)
-        if key in named:
-            reason = f"'{name}' has a transcript already ({named[key].where}): this one is left out"
-            problems.append(Problem("duplicate id", transcript.where, reason))
         else:
-            named[key] = transcript
-    matched, used = _match(files, named)
-    for key, transcript in named.items():
-        if key not in used:
-            reason = f"'{key}' names no audio file: correct the name, or add the file"
-            problems.append(Problem("transcript without audio", transcript.where, reason))
+            names.append(name)
+            texts.append(transcript)
+    matched: dict[str, Transcript] = {}
+    for name, transcript, outcome in zip(names, texts, assign(files, names), strict=True):
+        if isinstance(outcome, Found):
+            matched[outcome.id] = transcript
+        else:
+            owner = texts[outcome.owner].where if outcome.owner is not None else None
+            problems.append(_problem(name, transcript.where, outcome.fits, owner))
     return matched, problems
 
 
-def _match(files: Sequence[Found], named: dict[str, Transcript]) -> tuple[dict[str, Transcript], set[str]]:
-    """Match by path below the folder; by the bare file name where only one file has it."""
-    bare: dict[str, list[str]] = {}
-    for file in files:
-        bare.setdefault(PurePosixPath(file.id).name, []).append(file.id)
-    ids = {file.id for file in files}
-    matched: dict[str, Transcript] = {}
-    used: set[str] = set()
-    for key, transcript in named.items():
-        same_name = bare.get(PurePosixPath(key).name, [])
-        target = key if key in ids else same_name[0] if len(same_name) == 1 else None
-        if target is not None and target not in matched:
-            matched[target] = transcript
-            used.add(key)
-    return matched, used
+def _problem(name: str, where: str, fits: Sequence[Found], owner: str | None) -> Problem:
+    if not fits:
+        reason = "names no audio file: write its path below the folder, or the last parts of it"
+        return Problem("transcript without audio", where, f"'{name}' {reason}")
+    if owner is not None:
+        reason = f"is {fits[0].name}, which has a transcript already ({owner}): this one is left out"
+        return Problem("duplicate id", where, f"'{name}' {reason}")
+    listed = [file.name for file in fits[:_CANDIDATES]]
+    if len(fits) > _CANDIDATES:
+        listed.append(f"{len(fits) - _CANDIDATES} more")
+    reason = f"may be {', '.join(listed[:-1])} or {listed[-1]}: write more of the path"
+    return Problem("ambiguous name", where, f"'{name}' {reason}")
+
+
+def _without(brackets: re.Pattern[str], text: str) -> str:
+    """Return ``text`` without what ``brackets`` matches, from the inside out."""
+    count = 1
+    while count:
+        text, count = brackets.subn(" ", text)
+    return " ".join(text.split())
 
 
 def _beside(files: Sequence[Found]) -> tuple[dict[str, Transcript], list[Problem]]:
@@ -147,8 +166,3 @@ def _from_colon(line: str) -> tuple[str, str, str | None]:
     return (
         (name.strip(), text, None) if colon and name.strip() else ("", "", "a line looks like 'name: text'")
     )
-
-
-def _key(name: str) -> str:
-    path = PurePosixPath(name.replace("\\", "/"))
-    return str(path.with_suffix("")) if path.suffix.lower() in AUDIO else str(path)
