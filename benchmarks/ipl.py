@@ -121,7 +121,8 @@ def run_cell(work: Path, arm: str, seed: int, overrides: Sequence[str], first: P
     run, partial = work / f".{cell.name}", work / f".{cell.name}.partial"
     if not run.exists():
         shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(first, partial, symlinks=True, ignore=shutil.ignore_patterns("config.yaml", ".lock"))
+        shutil.copytree(first, partial, symlinks=True)
+        (partial / "config.yaml").unlink()  # of the first student; the cell writes its own
         partial.rename(run)
     _run(work, run, chosen)
     last = sorted((run / "cycles").iterdir())[-1]

@@ -8,8 +8,10 @@ parent-death signal, so that nothing is left behind by ``kill -9`` either.
 import contextlib
 import logging
 import os
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from pydantic import Field
 
 from raysr.config import Config
 from raysr.errors import RunError
+from raysr.ports import check_port
 
 SETTINGS = {
     "RAY_TRAIN_V2_ENABLED": "1",
@@ -105,8 +108,11 @@ def connect(
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     if address:
         _check_answers(address)
+    elif config.dashboard:
+        mend = "choose another cluster.dashboard_port, or cluster.dashboard=false"
+        check_port("127.0.0.1", config.dashboard_port, mend)
     try:
-        with _quiet_stderr():
+        with _sigterm_kept(), _quiet_stderr():
             context: Any = ray.init(
                 runtime_env={"env_vars": worker_environment(python_path)},
                 log_to_driver=False,
@@ -121,7 +127,8 @@ def connect(
             context.address_info["gcs_address"], context.dashboard_url or None, started=not address
         )
     finally:
-        ray.shutdown()
+        with _sigterm_kept():
+            ray.shutdown()
 
 
 def worker_environment(python_path: Sequence[str | Path] = ()) -> dict[str, str]:
@@ -141,7 +148,7 @@ def data_context() -> None:
     context.print_on_execution_start = False
     context.verbose_progress = False
     context.execution_no_progress_timeout_s = NO_PROGRESS_S
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is raised as well
 
 
 def is_ray_job() -> bool:
@@ -180,6 +187,24 @@ def _temp_dir() -> str:
 
 
 @contextlib.contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Give SIGTERM its handler back: Ray's Python ends the process, and its C++ core aborts it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit as end:
+        signal.signal(signal.SIGTERM, before)
+        if end.code == signal.SIGTERM:
+            signal.raise_signal(signal.SIGTERM)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
 def _quiet_stderr() -> Iterator[None]:
     """Keep what Ray's C++ core writes while it starts off the terminal; what goes wrong is raised all the same."""
     sys.stderr.flush()
@@ -195,7 +220,7 @@ def _quiet_stderr() -> Iterator[None]:
 
 
 def _quieten() -> None:
-    for name in ("ray.train", "ray.data", "ray.serve"):
+    for name in ("ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.WARNING)
     if not sys.stderr.isatty():
         os.environ.setdefault("RAY_COLOR_PREFIX", "0")

@@ -1,7 +1,6 @@
 """The demo: an unattended run over the built-in corpus, its table, and the endpoint on a held-out file."""
 
 import json
-import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,8 @@ from raysr.evaluate.report import METHOD_NAMES, wer_columns, write_report
 from raysr.ipl.config import read_config
 from raysr.ipl.cycle import run_cycles
 from raysr.ipl.progress import Progress
-from raysr.ipl.run import open_run
+from raysr.ipl.run import Run, open_run
+from raysr.ports import free_port
 from raysr.serving import run as serving
 from raysr.serving.client import transcribe_http, transcribe_ws
 from raysr.serving.settings import ServingConfig
@@ -56,7 +56,7 @@ def run_demo(folder: Path, short: bool = False, port: int = 8000, overrides: Seq
     """
     if not RECIPE.is_file():
         raise RunError(f"the demo's recipe {RECIPE} is missing; run the demo in a checkout of raysr")
-    dashboard = ["cluster.dashboard=true", f"cluster.dashboard_port={_free(8265)}"]
+    dashboard = ["cluster.dashboard=true", f"cluster.dashboard_port={free_port(8265)}"]
     chosen = [
         f"run.dir={folder}",
         *dashboard,
@@ -73,7 +73,7 @@ def run_demo(folder: Path, short: bool = False, port: int = 8000, overrides: Seq
             "\nunlabelled hours, and WER in %: of their labels, and of each student on held-out voices"
         )
         progress.console.print(cycle_table(cycles))
-        _serve_once(run.folder, port, progress.console)
+        _serve_once(run, port)
     progress.say(f"\nreport:  {report}")
     progress.say(f"serve it again:  raysr serve --pool {_near(run.folder / 'pool')}")
 
@@ -108,13 +108,13 @@ def cycle_table(cycles: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-def _serve_once(folder: Path, port: int, console: Console) -> None:
+def _serve_once(run: Run, port: int) -> None:
     """Start the endpoint, send a held-out file through both of its protocols, and take it down."""
-    utterance = held_out_utterance()
-    file = folder / "held-out.wav"
+    console, utterance = run.progress.console, held_out_utterance()
+    file = run.folder / "held-out.wav"
     write_wav(file, load_waveform(utterance))
     console.print("\nstarting the endpoint")
-    with _endpoint(folder / "pool", port) as url:
+    with _endpoint(run, port) as url:
         console.print(
             f"  {url} answers; sending {file.name}, {utterance.duration:.1f} s of a voice never trained on"
         )
@@ -126,12 +126,12 @@ def _serve_once(folder: Path, port: int, console: Console) -> None:
 
 
 @contextmanager
-def _endpoint(pool: Path, port: int) -> Iterator[str]:
-    url = serving.start(ServingConfig.parse({"pool": str(pool)}), port=_free(port))
+def _endpoint(run: Run, port: int) -> Iterator[str]:
+    url = serving.start(ServingConfig(pool=str(run.pool.root)), port=free_port(port))
     try:
         yield url
     finally:
-        serving.stop()
+        serving.stop(run.connection)
 
 
 def held_out_utterance() -> Utterance:
@@ -145,18 +145,6 @@ def _show_partial(console: Console, message: dict[str, Any]) -> None:
     if console.is_terminal and message["type"] == "Results" and not message["is_final"]:
         text = message["channel"]["alternatives"][0]["transcript"]
         console.print(f"  … {text}", style="dim", markup=False, overflow="ellipsis", no_wrap=True)
-
-
-def _free(port: int) -> int:
-    for candidate in (port, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", candidate))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise RunError("no port of this machine is free for the endpoint")
 
 
 def _short_run(folder: Path) -> list[str]:

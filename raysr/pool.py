@@ -20,7 +20,7 @@ from torch import Tensor
 
 from raysr.audio.fbank import FbankConfig
 from raysr.config import Config
-from raysr.corpus.disk import sync
+from raysr.corpus.disk import naming_full_disk, sync
 from raysr.decode.ngram import Ngram
 from raysr.decode.recognise import DecodeConfig
 from raysr.errors import ConfigError, PoolError
@@ -107,6 +107,7 @@ class Pool:
 
         Raises:
             PoolError: the name is taken or not a plain file name, or the pool cannot be written.
+            CorpusError: the disk is full.
         """
         if not _NAME.fullmatch(name):
             raise PoolError(f"pool entry '{name}': a name is letters, digits, dots, dashes and underscores")
@@ -117,21 +118,23 @@ class Pool:
         )
         partial = self.root / f".{name}.{uuid.uuid4().hex[:8]}.partial"
         try:
-            partial.mkdir(parents=True)
-            save_file(
-                {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, partial / WEIGHTS
-            )
-            tokeniser.save(partial / "tokenizer.model")
-            (partial / "config.yaml").write_text(yaml.safe_dump(config.dump(), sort_keys=False))
-            (partial / "metrics.json").write_text(json.dumps(dict(metrics), indent=2))
-            if lm is not None:
-                lm.save(partial / LM)
-            hashes = {file.name: _sha256(file) for file in sorted(partial.iterdir())}
-            (partial / MANIFEST).write_text(json.dumps({"files": hashes}, indent=2))
-            for file in [*partial.iterdir(), partial]:
-                sync(file)
-            partial.rename(self.root / name)
-            sync(self.root)
+            with naming_full_disk(self.root):
+                partial.mkdir(parents=True)
+                save_file(
+                    {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()},
+                    partial / WEIGHTS,
+                )
+                tokeniser.save(partial / "tokenizer.model")
+                (partial / "config.yaml").write_text(yaml.safe_dump(config.dump(), sort_keys=False))
+                (partial / "metrics.json").write_text(json.dumps(dict(metrics), indent=2))
+                if lm is not None:
+                    lm.save(partial / LM)
+                hashes = {file.name: _sha256(file) for file in sorted(partial.iterdir())}
+                (partial / MANIFEST).write_text(json.dumps({"files": hashes}, indent=2))
+                for file in [*partial.iterdir(), partial]:
+                    sync(file)
+                partial.rename(self.root / name)
+                sync(self.root)
         except OSError as error:
             raise PoolError(
                 f"pool entry {self.root / name} cannot be written: {error.strerror or error}"

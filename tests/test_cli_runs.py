@@ -1,17 +1,15 @@
 """The commands that turn the loop: `ipl`, `label`, `train`, and the demo as a person would start it."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from processes import PATIENCE_S, descendants, outliving, start, wait_until
 
 from raysr.cli import app as cli
 from raysr.cluster import Connection
@@ -19,7 +17,6 @@ from raysr.corpus.manifest import open_manifest
 from raysr.demo import cycle_table, held_out_utterance
 
 pytestmark = pytest.mark.ray
-DEMO_SECONDS = 280
 
 
 @pytest.fixture
@@ -69,19 +66,49 @@ def test_label_writes_what_the_filters_keep(ray_cluster: Connection, recipe: Pat
 
 
 @pytest.mark.e2e
-@pytest.mark.timeout(2 * DEMO_SECONDS)
+def test_sigterm_ends_a_run_and_its_ray_as_ctrl_c_does(recipe: Path) -> None:
+    run = start("ipl", "--config", recipe, "trainer.steps=100000", "trainer.log_every=1")
+    metrics = recipe.parent / "run/cycles/000/train/metrics.jsonl"
+    wait_until(metrics.exists, run)
+    ray = descendants(run.pid)
+    assert len(ray) >= 3
+    run.terminate()
+    run.terminate()  # `timeout` sends it twice
+    _, told = run.communicate(timeout=60)
+    assert (run.returncode, told) == (143, "stopped; run the same command to resume\n")
+    assert not outliving(ray, seconds=20)
+
+
+@pytest.mark.e2e
+def test_a_dashboard_port_in_use_is_one_line_with_its_option(recipe: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = "{}:{}".format(*taken.getsockname())
+        dashboard = ["cluster.dashboard=true", f"cluster.dashboard_port={address.rpartition(':')[2]}"]
+        run = start("ipl", "--config", recipe, *dashboard)
+        _, told = run.communicate(timeout=60)
+    assert run.returncode == 2
+    reason = f"error: cannot listen on {address}: Address already in use; "
+    assert told == f"{reason}choose another cluster.dashboard_port, or cluster.dashboard=false\n"
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(2 * PATIENCE_S)
 def test_the_demo_resumes_after_ctrl_c_and_ends_with_both_transcripts(tmp_path: Path) -> None:
     run = tmp_path / "demo"
-    first = start_demo(run)
-    wait_for(run / "pool" / "cycle-000", first)
-    os.kill(first.pid, signal.SIGINT)
-    assert first.wait(60) == 130
-    assert "stopped; run the same command to resume" in output(first)
+    command = ["demo", "--short", "--dir", run]
+    first = start(*command)
+    wait_until((run / "pool" / "cycle-000").exists, first)
+    first.send_signal(signal.SIGINT)
+    _, told = first.communicate(timeout=60)
+    assert (first.returncode, told) == (130, "stopped; run the same command to resume\n")
     entry = (run / "pool/cycle-000/manifest.json").read_bytes()
 
-    second = start_demo(run)
-    text = output(second)
-    assert second.returncode == 0, text
+    second = start(*command)
+    text, errors = second.communicate(timeout=PATIENCE_S)
+    assert (second.returncode, errors) == (0, "")
+    assert "(raylet)" not in text
     assert (run / "pool/cycle-000/manifest.json").read_bytes() == entry
     for part in (
         "over HTTP",
@@ -94,35 +121,6 @@ def test_the_demo_resumes_after_ctrl_c_and_ends_with_both_transcripts(tmp_path: 
     report = json.loads((run / "report.json").read_text())
     assert report["finished"]
     assert set(report["cycles"][1]["wer"]["lm"]) == {"clean", "music", "engine"}
-
-
-def start_demo(run: Path) -> "subprocess.Popen[str]":
-    """Start the short demo with a Ray of its own."""
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    command = [
-        sys.executable,
-        "-c",
-        "from raysr.cli import main; main()",
-        "demo",
-        "--short",
-        "--dir",
-        str(run),
-    ]
-    return subprocess.Popen(
-        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-
-
-def output(process: "subprocess.Popen[str]") -> str:
-    return process.communicate(timeout=DEMO_SECONDS)[0]
-
-
-def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
-    deadline = time.monotonic() + DEMO_SECONDS
-    while not path.exists():
-        assert process.poll() is None, output(process)
-        assert time.monotonic() < deadline, f"{path} did not appear"
-        time.sleep(0.1)
 
 
 def test_the_table_has_a_row_a_cycle_and_a_column_a_score() -> None:

@@ -4,10 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from processes import descendants, outliving
 
 from raysr import cluster
 from raysr.cluster import SETTINGS, Connection, connect, worker_environment
@@ -29,31 +29,6 @@ with connect(ClusterConfig(cpus=4, object_store_mb=100)):
 """
 
 
-def descendants(pid: int) -> set[int]:
-    """Return the living processes below ``pid``."""
-    parents = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if fields[0] != "Z":
-            parents[int(path.parent.name)] = int(fields[1])
-    found: set[int] = set()
-    fresh = {pid}
-    while fresh:
-        fresh = {child for child, parent in parents.items() if parent in fresh} - found
-        found |= fresh
-    return found
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 @pytest.mark.ray
 @pytest.mark.e2e
 def test_kill_9_of_the_driver_leaves_nothing_behind() -> None:
@@ -72,14 +47,6 @@ def test_kill_9_of_the_driver_leaves_nothing_behind() -> None:
     driver.wait()
     assert not outliving(started - ray_agents, seconds=20)
     assert not outliving(ray_agents, seconds=120)
-
-
-def outliving(pids: set[int], seconds: float) -> set[int]:
-    """Return the processes that are still there after some seconds, or nothing as soon as none is."""
-    deadline = time.monotonic() + seconds
-    while any(map(is_alive, pids)) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    return set(filter(is_alive, pids))
 
 
 @pytest.mark.ray

@@ -22,7 +22,7 @@ RANKS = [
     {"decode"},
     {"corpus", "model"},
     {"audio", "text"},
-    {"config"},
+    {"config", "ports"},
     {"errors"},
 ]
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from raysr.decode.ngram import Ngram
-from raysr.errors import PoolError
+from raysr.errors import CorpusError, PoolError
 from raysr.model.config import DecoderConfig, EncoderConfig, ModelConfig
 from raysr.model.model import AsrModel
 from raysr.pool import Entry, EntryConfig, Pool, average, load_entry
@@ -91,7 +91,7 @@ def test_a_publication_that_fails_leaves_nothing(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(PoolError, match="No space left"):
+    with pytest.raises(CorpusError, match=f"^disk full while writing to {tmp_path}: "):
         publish(Pool(tmp_path), "a", tokeniser)
     monkeypatch.undo()
     assert list(tmp_path.iterdir()) == []

@@ -8,9 +8,10 @@ from typing import Any
 import typer
 
 from raysr.cli import data, evaluation, models, preflight, runs, speech
+from raysr.cli.sigterm import sigterm_as_ctrl_c
 from raysr.errors import RaysrError
 
-FAILED, REFUSED, INTERRUPTED = 1, 2, 130
+FAILED, REFUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 # Typer carries a Click of its own in newer versions: this is the base of wrong command lines in either.
 Misuse: type[Exception] = typer.BadParameter.__mro__[1]
 
@@ -42,7 +43,13 @@ def main(command: Sequence[str] = ()) -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command and return its exit code: 0 done, 2 refused with one line, 130 interrupted."""
+    """Run one command and return its exit code: 0 done, 2 refused with one line, 130 Ctrl-C, 143 SIGTERM."""
+    with sigterm_as_ctrl_c() as sigterm:
+        code = _run(arguments)
+    return TERMINATED if sigterm.came else code
+
+
+def _run(arguments: Sequence[str]) -> int:
     debug = "--debug" in arguments
     try:
         code = app([a for a in arguments if a != "--debug"], prog_name="raysr", standalone_mode=False)

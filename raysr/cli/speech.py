@@ -92,13 +92,16 @@ def serve(
 
     data: dict[str, Any] = {"pool": str(pool.absolute()), "entry": None if model == "latest" else model}
     config = ServingConfig.parse(apply_overrides(data, overrides or []), "serve")
-    with connect():
-        url = run.start(config, host, port)
-        typer.echo(f"{url}  live captions; POST {url}/v1/audio/transcriptions; Ctrl-C stops")
-        try:
-            threading.Event().wait()
-        finally:
-            run.stop()
+    try:
+        with connect() as connection:
+            url = run.start(config, host, port)
+            try:
+                typer.echo(f"{url}  live captions; POST {url}/v1/audio/transcriptions; Ctrl-C stops")
+                threading.Event().wait()
+            finally:
+                run.stop(connection)
+    except KeyboardInterrupt:
+        typer.echo("stopped", err=True)
 
 
 def _text(finals: Any) -> str:

@@ -3,15 +3,18 @@
 import errno
 import fcntl
 import os
+import re
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from raysr.errors import CorpusError
+from raysr.errors import CorpusError, RaysrError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_LITTLE = 1 << 16
 _PARTIAL = ".partial"
 
 
@@ -41,16 +44,46 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 def naming_folder(folder: Path) -> Iterator[None]:
     """Turn what keeps a file from being written into a :class:`CorpusError` that names ``folder``."""
     try:
-        yield
+        with naming_full_disk(folder):
+            yield
     except OSError as error:
-        if error.errno in _FULL:
-            raise CorpusError(
-                f"disk full while writing to {folder}: free some space and run again; "
-                "what is finished there is kept"
-            ) from None
         if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}:
             raise CorpusError(f"cannot write to {folder}: {os.strerror(error.errno)}") from None
         raise
+
+
+@contextmanager
+def naming_full_disk(folder: Path) -> Iterator[None]:
+    """Turn what a full disk does to the block into a :class:`CorpusError` that names ``folder``."""
+    try:
+        yield
+    except Exception as error:
+        if not _is_of_full_disk(error, folder):
+            raise
+        raise CorpusError(
+            f"disk full while writing to {folder}: free some space and run again; "
+            "what is finished there is kept"
+        ) from error
+
+
+def _is_of_full_disk(error: Exception, folder: Path) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in _FULL
+    if isinstance(error, CorpusError) or (isinstance(error, RaysrError) and error.__cause__ is None):
+        return False  # it says what is wrong
+    code = re.search(r"\(os error (\d+)\)", str(error))  # as Rust says it; C++ keeps it to itself
+    return int(code[1]) in _FULL if code else _is_full(folder)
+
+
+def _is_full(folder: Path) -> bool:
+    try:
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(_LITTLE))
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        return error.errno in _FULL
+    return False
 
 
 @contextmanager

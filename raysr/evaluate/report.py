@@ -1,13 +1,13 @@
 """A run's report: one HTML file that carries its plots, tables and configuration inside."""
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from raysr.corpus.disk import replacing
 from raysr.evaluate import plots
 from raysr.evaluate.run_files import RunFiles, read_run
 
@@ -19,13 +19,13 @@ def write_report(run_dir: str | Path) -> Path:
 
     Raises:
         RunError: the folder holds no run.
+        CorpusError: the disk is full.
     """
     folder = Path(run_dir)
     page = render(read_run(folder))
     path = folder / "report.html"
-    partial = folder / ".report.html.partial"
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, path)
+    with replacing(path) as file:
+        file.write(page.encode())
     return path
 
 

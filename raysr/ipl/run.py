@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raysr.cluster import connect
+from raysr.cluster import Connection, connect
+from raysr.corpus.disk import naming_full_disk
 from raysr.corpus.features import FeatureCache
 from raysr.corpus.manifest import Manifest
 from raysr.ipl import plugins as slots
@@ -53,10 +54,14 @@ class Plugins:
 
 
 class Run:
-    """A run in its folder, which the caller owns (see :func:`raysr.ipl.folder.owning`)."""
+    """A run in its folder, which the caller owns (see :func:`raysr.ipl.folder.owning`).
 
-    def __init__(self, config: RunConfig, folder: Path, progress: Progress, use_ray: bool = True) -> None:
-        self.config, self.folder, self.progress, self._use_ray = config, folder, progress, use_ray
+    ``connection`` is to the cluster; without one everything is done here.
+    """
+
+    def __init__(self, config: RunConfig, folder: Path, progress: Progress) -> None:
+        self.config, self.folder, self.progress = config, folder, progress
+        self.connection: Connection | None = None
         self.events = Events(folder / "events.jsonl")
         self.pool = Pool(folder / "pool")
         self.corpora: Corpora = open_corpora(config.data)
@@ -100,7 +105,8 @@ class Run:
         if sets:
             self.progress.say(f"  scoring {student.name} on {', '.join(sets)}")
         cache = FeatureCache(self._cache, self.config.features)
-        wer = score_student(student, sets, cache, self._use_ray, folder / "scores.jsonl") if sets else {}
+        use_ray = self.connection is not None
+        wer = score_student(student, sets, cache, use_ray, folder / "scores.jsonl") if sets else {}
         return {
             "cycle": cycle,
             **labels,
@@ -168,16 +174,21 @@ def run_ipl(config_file: str | Path, overrides: Sequence[str] = (), quiet: bool 
 def open_run(
     config: RunConfig, progress: Progress, python_path: Sequence[Path] = (), use_ray: bool = True
 ) -> Iterator[Run]:
-    """Own the run's folder, check its configuration, join the cluster, for as long as the block runs."""
+    """Own the run's folder, check its configuration, join the cluster, for as long as the block runs.
+
+    Raises:
+        CorpusError: the disk is full.
+    """
     folder = place(config.run.dir)
-    with owning(folder):
+    with naming_full_disk(folder), owning(folder):
         keep_config(folder, config.dump())
-        run = Run(config, folder, progress, use_ray)
+        run = Run(config, folder, progress)
         run.events.add("run started", python=sys.version.split()[0])
         if not use_ray:
             yield run
             return
         with connect(config.cluster, python_path) as connection:
+            run.connection = connection
             if connection.dashboard_hint:
                 progress.say(f"dashboard: {connection.dashboard_hint}")
             yield run

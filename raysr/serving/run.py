@@ -1,15 +1,17 @@
 """Starting and stopping the endpoint on the Ray cluster that this process is connected to."""
 
 import json
-import socket
+import logging
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
 
+from raysr.cluster import Connection
 from raysr.errors import PoolError, RunError
 from raysr.pool import Pool
+from raysr.ports import check_port
 from raysr.serving.settings import ServingConfig
 
 
@@ -30,6 +32,7 @@ def start(config: ServingConfig, host: str = "127.0.0.1", port: int = 8000, time
         raise PoolError(f"pool {pool} holds no model to serve; run `raysr ipl` first, or name another pool")
     from raysr.serving.deployment import NAME, application
 
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # its import has set another level
     _listen(host, port)
     from ray import serve
 
@@ -44,11 +47,18 @@ def start(config: ServingConfig, host: str = "127.0.0.1", port: int = 8000, time
     return url
 
 
-def stop() -> None:
-    """Take the endpoint down, and Serve with it."""
+def stop(connection: Connection | None = None) -> None:
+    """Take the endpoint down, and Serve with it where nothing else runs on it.
+
+    Serve ends together with a cluster that this ``connection`` has started: Ray reports its own end as a failure.
+    """
     from ray import serve
 
-    serve.shutdown()
+    from raysr.serving.deployment import NAME
+
+    serve.delete(NAME)
+    if not (connection and connection.started) and not serve.status().applications:
+        serve.shutdown()
 
 
 def health(url: str, timeout: float = 5.0) -> dict[str, Any] | None:
@@ -77,27 +87,12 @@ def _listen(host: str, port: int) -> None:
             f"Ray Serve on this cluster listens on port {running} already, not {port}; use --port {running}, "
             "or stop it first (`serve shutdown`)"
         )
-    check_port(host, port)
+    check_port(host, port, "choose another port with --port")
     serve.start(
         http_options={"host": host, "port": port},
         proxy_location="HeadOnly",
         logging_config={"log_level": "WARNING"},
     )
-
-
-def check_port(host: str, port: int) -> None:
-    """Raise RunError when nobody can listen on ``host:port``."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-            probe.listen(1)
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise RunError(
-                f"cannot listen on {host}:{port}: {reason}; choose another port with --port"
-            ) from None
 
 
 def _serving_port() -> int | None:

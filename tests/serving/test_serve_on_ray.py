@@ -14,6 +14,7 @@ from toy_language import relative
 from raysr.cluster import Connection
 from raysr.errors import PoolError, RunError
 from raysr.pool import Recogniser
+from raysr.ports import check_port, free_port
 from raysr.serving import run
 from raysr.serving.client import transcribe_http, transcribe_ws
 from raysr.serving.settings import ServingConfig
@@ -21,20 +22,13 @@ from raysr.serving.settings import ServingConfig
 ROOT = Path(__file__).parent.parent.parent
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def test_a_port_in_use_is_told_in_one_line(pool: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(RunError, match=f"127.0.0.1:{port}: Address already in use; choose another port"):
-            run.check_port("127.0.0.1", port)
+        with pytest.raises(RunError, match=f"127.0.0.1:{port}: Address already in use; take another$"):
+            check_port("127.0.0.1", port, "take another")
 
 
 def test_an_empty_pool_is_told_before_anything_starts(tmp_path: Path) -> None:
@@ -55,7 +49,7 @@ def served(
     pool = tmp_path_factory.mktemp("ray") / "pool"
     publish(pool, "first", recogniser, cycle=0)
     config = ServingConfig(pool=str(pool), poll_seconds=0.1, cpus_per_replica=0.5)
-    url = run.start(config, port=free_port())
+    url = run.start(config, port=free_port(0))
     yield Server(url, pool)
     run.stop()
 
@@ -86,7 +80,7 @@ def test_one_text_over_both_protocols_and_a_new_model_without_a_restart(
 def test_serve_listens_once_and_says_where(served: Server) -> None:
     port = int(served.url.rsplit(":", 1)[1])
     with pytest.raises(RunError, match=f"listens on port {port} already"):
-        run.start(ServingConfig(pool=str(served.pool)), port=free_port())
+        run.start(ServingConfig(pool=str(served.pool)), port=free_port(0))
 
 
 @pytest.mark.ray
