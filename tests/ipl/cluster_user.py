@@ -1,4 +1,4 @@
-"""A cluster with a dashboard, used as a person would: jobs submitted, one stopped, an endpoint.
+"""What a person does on a cluster: submit jobs, stop one, serve.
 
 Prints what the dashboard's REST API then shows, as JSON on the last line.
 """
@@ -16,25 +16,26 @@ from raysr.ports import free_port
 from raysr.serving import run as serving
 from raysr.serving.settings import ServingConfig
 
+QUIET: dict[str, Any] = {"check": True, "capture_output": True, "text": True}
 
-def main(working_dir: str, pool: str, metrics: str, endless: str, *entry_points: str) -> None:
+
+def main(
+    address: str, url: str, working_dir: str, pool: str, metrics: str, endless: str, *entry_points: str
+) -> None:
     """Run the entry points to their end, serve ``pool``, and stop ``endless`` once it writes ``metrics``."""
-    port = free_port(0)
-    url = f"http://127.0.0.1:{port}"
     submit = ["ray", "job", "submit", "--address", url, "--working-dir", working_dir]
-    with connect(ClusterConfig(dashboard=True, dashboard_port=port)):
-        jobs = [
-            subprocess.Popen([*submit, "--", *entry.split()], stdout=subprocess.PIPE, text=True)
-            for entry in entry_points
-        ]
-        output = [job.communicate()[0] for job in jobs]
-        quiet: dict[str, Any] = {"check": True, "capture_output": True}
-        subprocess.run([*submit, "--no-wait", "--submission-id", "endless", "--", *endless.split()], **quiet)
+    jobs = [
+        subprocess.Popen([*submit, "--", *entry.split()], stdout=subprocess.PIPE, text=True)
+        for entry in entry_points
+    ]
+    output = [job.communicate()[0] for job in jobs]
+    subprocess.run([*submit, "--no-wait", "--submission-id", "endless", "--", *endless.split()], **QUIET)
+    with connect(ClusterConfig(address=address)):
         serving.start(ServingConfig(pool=pool, cpus_per_replica=0.5), port=free_port(0))
         while not Path(metrics).exists():
             time.sleep(0.1)
-        subprocess.run(["ray", "job", "stop", "--address", url, "endless"], **quiet)
-        token = subprocess.run(["ray", "get-auth-token"], capture_output=True, text=True).stdout.strip()
+        subprocess.run(["ray", "job", "stop", "--address", url, "endless"], **QUIET)
+        token = subprocess.run(["ray", "get-auth-token"], **QUIET).stdout.strip()
 
         def get(path: str) -> Any:
             request = urllib.request.Request(
