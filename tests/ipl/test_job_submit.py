@@ -56,6 +56,7 @@ def cluster(environment: dict[str, str]) -> Iterator[tuple[str, str]]:
 
 @pytest.mark.ray
 @pytest.mark.e2e
+@pytest.mark.timeout(400)
 def test_a_submitted_job_runs_the_loop(
     tmp_path: Path,
     tiny_config: Callable[[Path], dict[str, Any]],
@@ -78,7 +79,7 @@ def test_a_submitted_job_runs_the_loop(
         env=environment,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=300,
     )
     assert user.returncode == 0, user.stderr[-2000:]
     told = json.loads(user.stdout.splitlines()[-1])
