@@ -106,7 +106,7 @@ def compute_features(work: Path) -> None:
 
 def run_first_student(work: Path, seed: int, overrides: Sequence[str]) -> Path:
     """Return the folder of a finished run of cycle 0, which is the same in every arm."""
-    chosen = [f"run.seed={seed}", *UPDATES, *WITHOUT_RAY, *FIRST_STUDENT, *overrides]
+    chosen = [f"run.seed={seed}", *UPDATES, *overrides, *WITHOUT_RAY, *FIRST_STUDENT]
     folder = work / f"first-{seed}-{key(chosen)}"
     _run(work, folder, chosen)
     return folder
@@ -114,7 +114,7 @@ def run_first_student(work: Path, seed: int, overrides: Sequence[str]) -> Path:
 
 def run_cell(work: Path, arm: str, seed: int, overrides: Sequence[str], first: Path) -> Path:
     """Return the folder of a finished cell: `scores.jsonl` of its last student and the run's `report.json`."""
-    chosen = [f"run.seed={seed}", *UPDATES, *WITHOUT_RAY, *ARMS[arm], *overrides]
+    chosen = [f"run.seed={seed}", *UPDATES, *overrides, *WITHOUT_RAY, *ARMS[arm]]
     cell = work / f"{arm}-{seed}-{key(chosen)}"
     if cell.exists():
         return cell
@@ -126,7 +126,7 @@ def run_cell(work: Path, arm: str, seed: int, overrides: Sequence[str], first: P
         partial.rename(run)
     _run(work, run, chosen)
     last = sorted((run / "cycles").iterdir())[-1]
-    partial.mkdir()
+    partial.mkdir(exist_ok=True)
     for file in (last / "scores.jsonl", run / "config.yaml", run / "report.json"):
         shutil.copy(file, partial)
     partial.rename(cell)

@@ -56,7 +56,7 @@ class Session:
         return self._pushed / self._source_rate
 
     def adopt(self, recogniser: Recogniser, version: str) -> None:
-        """Take a newer model: at once while nobody speaks, otherwise when the open segment ends."""
+        """Take a newer model: from the next samples on while nobody speaks, otherwise when the open segment ends."""
         self._newer = (recogniser, version) if version != self.version else None
 
     def push(self, samples: np.ndarray) -> list[Event]:
