@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
+TOKENISER = "tokenizer.model"
+CONFIG = "config.yaml"
 LM = "lm.arpa.gz"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -57,6 +59,17 @@ class Entry:
     @property
     def weights(self) -> Path:
         return self.path / WEIGHTS
+
+    @property
+    def tokeniser(self) -> Path:
+        return self.path / TOKENISER
+
+    def config(self) -> EntryConfig:
+        """Read how the entry is built, fed and decoded; raise :class:`PoolError` if it cannot be."""
+        try:
+            return EntryConfig.parse(yaml.safe_load((self.path / CONFIG).read_text()), str(self.path))
+        except (OSError, ConfigError, yaml.YAMLError) as error:
+            raise PoolError(f"pool entry {self.path} cannot be loaded: {error}") from error
 
     def verify(self) -> "Entry":
         """Return the entry; raise :class:`PoolError` naming the file that is not as published."""
@@ -124,8 +137,8 @@ class Pool:
                     {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()},
                     partial / WEIGHTS,
                 )
-                tokeniser.save(partial / "tokenizer.model")
-                (partial / "config.yaml").write_text(yaml.safe_dump(config.dump(), sort_keys=False))
+                tokeniser.save(partial / TOKENISER)
+                (partial / CONFIG).write_text(yaml.safe_dump(config.dump(), sort_keys=False))
                 (partial / "metrics.json").write_text(json.dumps(dict(metrics), indent=2))
                 if lm is not None:
                     lm.save(partial / LM)
@@ -208,14 +221,13 @@ def load_entry(entry: Entry, device: str = "cpu") -> Recogniser:
     Raises:
         PoolError: a file is missing, damaged, or does not fit the model that the configuration describes.
     """
-    entry.verify()
+    config = entry.verify().config()
     try:
-        config = EntryConfig.parse(yaml.safe_load((entry.path / "config.yaml").read_text()), str(entry.path))
-        tokeniser = Tokeniser.load(entry.path / "tokenizer.model")
+        tokeniser = Tokeniser.load(entry.tokeniser)
         model = AsrModel(config.model, tokeniser.vocab_size)
         model.load_state_dict(load_file(entry.weights))
         lm = Ngram.load(entry.path / LM) if (entry.path / LM).exists() else None
-    except (ConfigError, RuntimeError, ValueError, yaml.YAMLError) as error:
+    except (ConfigError, RuntimeError, ValueError) as error:
         raise PoolError(f"pool entry {entry.path} cannot be loaded: {error}") from error
     return Recogniser(model.to(device).eval(), tokeniser, lm, config)
 

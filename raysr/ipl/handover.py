@@ -32,10 +32,17 @@ class Batches:
 
 @dataclass(frozen=True)
 class Start:
-    """Where a student starts: a safetensors file, None draws weights; ``parents`` are pool entries."""
+    """Where a student starts.
+
+    Attributes:
+        weights: a safetensors file; None draws them.
+        parents: the pool entries that they come from.
+        tokeniser: the model file of the tokens that they are for; None if those are the run's.
+    """
 
     weights: Path | None = None
     parents: tuple[str, ...] = ()
+    tokeniser: Path | None = None
 
 
 def write_json(path: Path, value: object) -> None:
@@ -64,13 +71,15 @@ def read_batches(path: Path) -> Batches:
 
 def write_start(path: Path, start: Start) -> None:
     """Publish where a student starts."""
-    write_json(path, {"weights": _relative(start.weights, path.parent), "parents": start.parents})
+    files = {name: _relative(getattr(start, name), path.parent) for name in ("weights", "tokeniser")}
+    write_json(path, {**files, "parents": start.parents})
 
 
 def read_start(path: Path) -> Start:
     """Read what :func:`write_start` wrote."""
     record = json.loads(path.read_text())
-    return Start(_absolute(record["weights"], path.parent), tuple(record["parents"]))
+    weights, tokeniser = (_absolute(record.get(name), path.parent) for name in ("weights", "tokeniser"))
+    return Start(weights, tuple(record["parents"]), tokeniser)
 
 
 def _relative(path: Path | None, folder: Path) -> str | None:

@@ -1,12 +1,15 @@
 """Initializers: the weights that a student starts from."""
 
+from pathlib import Path
+
 from pydantic import Field
 from safetensors.torch import save_file
 
 from raysr.config import Config as Options
+from raysr.errors import ConfigError
 from raysr.ipl.context import CycleContext
 from raysr.ipl.handover import Start
-from raysr.pool import Pool, average
+from raysr.pool import Entry, Pool, average
 
 
 class Scratch:
@@ -20,14 +23,28 @@ class Scratch:
 
 
 class Previous:
-    """The newest student's; freshly drawn while there is none."""
+    """The newest student's; while there is none those of ``first``, or freshly drawn."""
 
-    def __init__(self, config: Options, context: CycleContext) -> None:
-        pass
+    class Config(Options):
+        """``first``: the folder of an entry of any pool, with a model like the run's; its tokens may differ."""
+
+        first: str | None = None
+
+    def __init__(self, config: Config, context: CycleContext) -> None:
+        self.first: Entry | None = None
+        if config.first and not context.pool.entries():
+            # looked up now, before anything is labelled for a student that cannot start
+            self.first = _of_another_pool(config.first, context)
 
     def __call__(self, pool: Pool) -> Start:
         entry = pool.latest()
-        return Start(entry.weights, (entry.name,)) if entry else Start()
+        if entry:
+            return Start(entry.weights, (entry.name,))
+        return (
+            Start(self.first.weights, (str(self.first.path),), self.first.tokeniser)
+            if self.first
+            else Start()
+        )
 
 
 class Average:
@@ -46,3 +63,14 @@ class Average:
             return Start()
         save_file(average(entries), self.path)
         return Start(self.path, tuple(entry.name for entry in entries))
+
+
+def _of_another_pool(folder: str, context: CycleContext) -> Entry:
+    """Return the entry in ``folder``; raise :class:`ConfigError` if it hears other features than the run."""
+    path = Path(folder).expanduser().absolute()
+    entry = Pool(path.parent).get(path.name).verify()
+    if entry.config().fbank != context.features:
+        raise ConfigError(
+            f"initializer.first: {path} hears other features: give `features` its fbank settings"
+        )
+    return entry

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import Field
 from safetensors.torch import load_file
 
+from raysr.corpus.disk import replacing
 from raysr.corpus.features import FeatureCache
 from raysr.corpus.manifest import write_jsonl
 from raysr.corpus.utterance import Utterance
@@ -17,8 +18,10 @@ from raysr.ipl.handover import Batches, Start
 from raysr.ipl.tuning import TuningConfig, tune
 from raysr.model.model import AsrModel
 from raysr.pool import Entry, EntryConfig
+from raysr.text.tokeniser import Tokeniser
 from raysr.train.job import Scaling, TrainConfig, TrainJob
 from raysr.train.local import fit_local
+from raysr.train.start import transplant
 
 
 class DdpTrainer:
@@ -51,8 +54,9 @@ class DdpTrainer:
                 f"cycle {c.cycle} has nothing to train on: no labelled audio, and no pseudo-label was kept"
             )
         tokeniser = c.materials.tokeniser(labelled or pseudo)
-        init = start.weights or c.materials.scratch([*labelled, *pseudo], self.cache, tokeniser.vocab_size)
-        job = self._job(init, labelled, pseudo, batches.labelled_share)
+        job = self._job(
+            self._init(start, tokeniser, [*labelled, *pseudo]), labelled, pseudo, batches.labelled_share
+        )
         weights = self._fit(job)
         model = AsrModel(c.model, tokeniser.vocab_size)
         model.load_state_dict(load_file(weights))
@@ -65,6 +69,20 @@ class DdpTrainer:
         facts = {"cycle": c.cycle, "step": job.train.steps, "parents": list(start.parents), **metrics}
         entry_config = EntryConfig(model=c.model, fbank=c.features, decode=decode)
         return c.pool.publish(c.student, model, tokeniser, lm, facts, entry_config)
+
+    def _init(self, start: Start, tokeniser: Tokeniser, utterances: Sequence[Utterance]) -> Path:
+        """Return the weights that training starts from, complete and for the run's tokens."""
+        if start.weights and not start.tokeniser:
+            return start.weights
+        scratch = self.context.materials.scratch(utterances, self.cache, tokeniser.vocab_size)
+        if start.weights is None or start.tokeniser is None:
+            return scratch
+        path = self.out / "init.safetensors"
+        if not path.exists():
+            self.out.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as file:
+                file.write(transplant(start.weights, Tokeniser.load(start.tokeniser), scratch, tokeniser))
+        return path
 
     def _job(
         self, init: Path, labelled: Sequence[Utterance], pseudo: Sequence[Utterance], share: float

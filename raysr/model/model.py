@@ -16,6 +16,16 @@ from raysr.model.mask import FULL_CONTEXT, Chunk, sample_chunk, valid_frames
 
 FRAME_SHIFT_MS = 10
 FRAME_WINDOW_MS = 25
+BY_TOKEN = frozenset(
+    {
+        "ctc.linear.weight",
+        "ctc.linear.bias",
+        "decoder.embedding.weight",
+        "decoder.output.weight",
+        "decoder.output.bias",
+    }
+)
+"""The parameters that have a row for every token of the vocabulary."""
 
 
 class Encoded(NamedTuple):

@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from raysr.audio.fbank import FbankConfig
 from raysr.config import Spec
 from raysr.corpus.manifest import open_manifest
 from raysr.corpus.utterance import Utterance
 from raysr.decode.ngram import Ngram
+from raysr.errors import ConfigError, PoolError
 from raysr.ipl import plugins
 from raysr.model.config import DecoderConfig, EncoderConfig, ModelConfig
 from raysr.model.model import AsrModel
@@ -24,8 +26,14 @@ UNLABELLED = open_manifest([Utterance(f"u{n:03d}", f"/{n}.wav", duration=1 + n %
 
 
 def context(folder: Path = Path("/nowhere"), cycle: int = 1, first_cycle: int = 1, seed: int = 1) -> Any:
-    labelling_round = max(0, cycle - first_cycle)
-    return SimpleNamespace(cycle=cycle, seed=seed, folder=folder, labelling_round=labelling_round)
+    return SimpleNamespace(
+        cycle=cycle,
+        seed=seed,
+        folder=folder,
+        labelling_round=max(0, cycle - first_cycle),
+        pool=Pool(folder / "pool"),
+        features=FbankConfig(),
+    )
 
 
 def select(cycle: int, seed: int = 1, **spec: Any) -> list[str]:
@@ -126,6 +134,30 @@ def test_initializers_start_from_the_pool(pool: Pool, tmp_path: Path) -> None:
             torch.testing.assert_close(tensor, torch.stack([f[name] for f in files]).mean(0))
     for kind in ("previous", "average"):
         assert start(kind, Pool(tmp_path / "empty")).weights is None
+
+
+def test_the_first_student_may_start_from_another_pool(pool: Pool, tmp_path: Path) -> None:
+    first = pool.get("cycle-001")
+    spec = Spec(kind="previous", first=str(first.path))
+
+    def start(**changes: Any) -> Any:
+        own = context(tmp_path)
+        own.__dict__.update(changes)
+        return plugins.INITIALIZERS.build(spec, own)(own.pool)
+
+    assert start().weights == first.weights
+    assert start().tokeniser == first.tokeniser
+    assert start().parents == (str(first.path),)
+    own = start(pool=pool)  # a pool with students of its own does not look at `first` any more
+    assert (own.parents, own.tokeniser) == (("cycle-002",), None)
+    with pytest.raises(ConfigError, match=r"cycle-001 hears other features: give `features` its fbank"):
+        start(features=FbankConfig(high_freq=7000))
+
+
+def test_a_first_student_that_is_not_there_is_refused_before_anything_is_labelled(tmp_path: Path) -> None:
+    spec = Spec(kind="previous", first=str(tmp_path / "other" / "gone"))
+    with pytest.raises(PoolError, match="has no entry 'gone'"):
+        plugins.INITIALIZERS.build(spec, context(tmp_path))
 
 
 def test_the_batcher_normalises_and_leaves_out_what_has_no_text(tmp_path: Path) -> None:

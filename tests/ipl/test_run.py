@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from raysr.errors import ConfigError, RunError
@@ -16,7 +17,7 @@ from raysr.ipl.folder import STORAGE, owning, place
 from raysr.ipl.progress import Progress
 from raysr.ipl.run import Run, open_run
 from raysr.ipl.steps import Steps
-from raysr.pool import Pool
+from raysr.pool import Pool, load_entry
 
 TinyConfig = Callable[[Path], dict[str, Any]]
 STEPS = ["selection", "teachers", "predictions", "decisions", "batches", "start", "student", "report"]
@@ -186,3 +187,22 @@ def test_without_a_teacher_the_mend_is_named(tmp_path: Path, tiny_config: TinyCo
 def test_the_folder_of_a_run_is_free_again_afterwards(finished: Path) -> None:
     with owning(finished):
         assert Run is not None
+
+
+def test_a_run_starts_from_a_student_of_another_run_with_other_tokens(
+    tmp_path: Path, tiny_config: TinyConfig, finished: Path
+) -> None:
+    first = finished / "pool" / "cycle-001"
+    config = tiny_config(tmp_path) | {"initializer": {"first": str(first)}}
+    config["run"]["cycles"] = 1
+    further = tmp_path / "further.txt"
+    further.write_text("xylophone\n")  # letters that the other run never saw
+    config["lm"] = {"order": 3, "text": str(further)}
+    folder = turn(RunConfig.parse(config))
+    student, parent = Pool(folder / "pool").get("cycle-000"), Pool(first.parent).get(first.name)
+    assert student.metrics["parents"] == [str(first)]
+    theirs, ours = load_entry(parent), load_entry(student)
+    assert ours.tokeniser.vocab_size > theirs.tokeniser.vocab_size
+    # CMVN is not trained: it tells whose encoder this was
+    assert torch.equal(ours.model.cmvn_mean, theirs.model.cmvn_mean)
+    assert turn(RunConfig.parse(config)) == folder
