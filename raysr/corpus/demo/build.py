@@ -9,27 +9,23 @@ import json
 import random
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from raysr.audio.encode import encode_opus
-from raysr.audio.mix import active_power
 from raysr.corpus.demo import voices
-from raysr.corpus.demo.engines import SAMPLE_RATE, Line, open_engine
 from raysr.corpus.demo.grammar import FRAMES, Grammar, names
-from raysr.corpus.demo.voices import Voice
 from raysr.corpus.manifest import write_truth
 from raysr.corpus.shards import write_shards
+from raysr.corpus.synthesis.engines import SAMPLE_RATE, Line
+from raysr.corpus.synthesis.speakers import Speakers, levelled, trimmed
+from raysr.corpus.synthesis.voices import Voice
 from raysr.corpus.utterance import Utterance
 
 _SEED = 2022
 _BITRATE = 16000
-_PAUSE = 0.12  # seconds of silence kept before and after the words
 _MUSIC = {"music": {"snr_db": 10.0}}
 
 
@@ -93,19 +89,21 @@ def build(out: Path, scale: float = 1.0) -> None:
 
 def _utterances(part: Part, texts: Sequence[str], draws: random.Random) -> list[tuple[Utterance, bytes]]:
     """Return the part's utterances with their encoded audio, voices taking turns in random order."""
-    speakers = [part.voices[n % len(part.voices)] for n in range(len(texts))]
-    draws.shuffle(speakers)
+    voices_ = [part.voices[n % len(part.voices)] for n in range(len(texts))]
+    draws.shuffle(voices_)
     lines = [
         Line(text, voice, voice.rate * draws.uniform(0.9, 1.1))
-        for text, voice in zip(texts, speakers, strict=True)
+        for text, voice in zip(texts, voices_, strict=True)
     ]
     levels = [draws.uniform(-30, -20) for _ in lines]
     mixes = [_recipe(draws) if draws.random() < part.mixed_share else None for _ in lines]
     width = len(str(len(lines) - 1))
     result = []
-    for number, samples in enumerate(_speak(lines)):
+    with Speakers() as speakers:
+        spoken = speakers.speak(lines)
+    for number, samples in enumerate(spoken):
         line = lines[number]
-        samples = _levelled(_trimmed(samples), levels[number])
+        samples = levelled(trimmed(samples), levels[number])
         utterance = Utterance(
             id=f"{part.name}-{number:0{width}d}",
             audio="",
@@ -118,37 +116,6 @@ def _utterances(part: Part, texts: Sequence[str], draws: random.Random) -> list[
         )
         result.append((utterance, encode_opus(samples, _BITRATE)))
     return result
-
-
-def _speak(lines: Sequence[Line]) -> list[np.ndarray]:
-    """Return the waveform of every line, engine by engine, each in a process of its own."""
-    spoken: dict[int, np.ndarray] = {}
-    engines = sorted({line.voice.engine for line in lines})
-    for engine in engines:
-        numbers = [n for n, line in enumerate(lines) if line.voice.engine == engine]
-        with ProcessPoolExecutor(1) as pool:  # espeak-ng's state is the process's
-            waveforms = pool.submit(_speak_with, engine, [lines[n] for n in numbers]).result()
-        spoken.update(zip(numbers, waveforms, strict=True))
-    return [spoken[n] for n in range(len(lines))]
-
-
-def _speak_with(engine: str, lines: Sequence[Line]) -> list[np.ndarray]:
-    return list(open_engine(engine).speak(lines))
-
-
-def _trimmed(samples: np.ndarray) -> np.ndarray:
-    """Return the words with a short pause around them."""
-    loud = np.flatnonzero(np.abs(samples) > 0.015 * np.abs(samples).max())
-    pause = round(_PAUSE * SAMPLE_RATE)
-    inside = samples[max(0, loud[0] - pause) : loud[-1] + pause]
-    before, after = max(0, pause - loud[0]), max(0, loud[-1] + pause - len(samples))
-    return np.pad(inside, (before, after))
-
-
-def _levelled(samples: np.ndarray, level_db: float) -> np.ndarray:
-    """Return samples whose active speech lies at ``level_db`` (full scale is 0), or lower if that clips."""
-    gain = 10 ** (level_db / 20) / np.sqrt(active_power(samples))
-    return (samples * min(gain, 0.95 / np.abs(samples).max())).astype(np.float32)
 
 
 def _recipe(draws: random.Random) -> dict[str, Any]:

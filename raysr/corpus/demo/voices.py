@@ -1,34 +1,6 @@
-"""Who speaks in the demo corpus: voices of three synthesis engines, no voice in two parts of it.
+"""Who speaks in the demo corpus: voices of three synthesis engines, no voice in two parts of it."""
 
-Speakers of the engines with few voices are varied by *warp*: playing faster by that factor raises pitch and
-formants as a shorter vocal tract would, and the engine speaks slower to make up for the tempo.
-"""
-
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Voice:
-    """A voice.
-
-    Attributes:
-        engine: ``espeak``, ``flite`` or ``festival``.
-        name: what the engine calls it.
-        rate: words a minute it speaks on average.
-        pitch: espeak's pitch setting, 0 … 99.
-        warp: factor on pitch and formants.
-    """
-
-    engine: str
-    name: str
-    rate: int = 165
-    pitch: int = 50
-    warp: float = 1.0
-
-    @property
-    def speaker(self) -> str:
-        warp = "" if self.warp == 1 else f"-{round(100 * self.warp)}"
-        return f"{self.engine}-{self.name.replace('+', '-')}{warp}".lower()
+from raysr.corpus.synthesis.voices import Voice
 
 
 def _espeak(table: str) -> tuple[Voice, ...]:

@@ -1,6 +1,6 @@
 """Speech from the synthesis engines: espeak-ng as a C library, flite and festival as commands.
 
-Only building the demo corpus needs them: ``raysr[voices]`` brings espeak-ng, system packages the others.
+Only building corpora needs them: ``raysr[voices]`` brings espeak-ng, system packages the others.
 """
 
 import ctypes
@@ -10,13 +10,14 @@ import tempfile
 import wave
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from raysr.audio.resample import resample
-from raysr.corpus.demo.voices import Voice
+from raysr.corpus.synthesis.voices import Voice
 from raysr.errors import CorpusError
 
 SAMPLE_RATE = 16000
@@ -45,6 +46,11 @@ def open_engine(name: str) -> Engine:
     engines: dict[str, type[Espeak | Flite | Festival]]
     engines = {"espeak": Espeak, "flite": Flite, "festival": Festival}
     return engines[name]()
+
+
+def is_installed(name: str) -> bool:
+    """Return whether the engine called ``name`` is on this machine."""
+    return bool(find_spec("espeakng_loader") if name == "espeak" else shutil.which(name))
 
 
 class Espeak:

@@ -1,0 +1,150 @@
+"""A corpus of spoken sentences: text in, labelled shards out, every sentence by a voice of its own.
+
+A student that starts on it has learned to spell what it hears before the first real recording comes.
+"""
+
+import random
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from raysr.audio.encode import encode_opus
+from raysr.corpus.disk import naming_full_disk
+from raysr.corpus.shards import ShardWriter
+from raysr.corpus.synthesis.engines import SAMPLE_RATE, Line, is_installed
+from raysr.corpus.synthesis.speakers import Speakers, levelled, trimmed
+from raysr.corpus.synthesis.voices import draw
+from raysr.corpus.utterance import Utterance
+from raysr.errors import CorpusError
+from raysr.text.normalise import normalise
+
+ENGINES = ("espeak", "flite")
+SPEAKABLE = re.compile(r"[a-z' ]+")  # the voices are English
+BITRATE = 24000
+BLOCK = 200  # lines in memory at once
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class SpokenReport:
+    """What was written to ``out``, and why some sentences were not: reason to count."""
+
+    out: Path
+    utterances: int
+    hours: float
+    engines: Sequence[str]
+    left_out: Mapping[str, int]
+
+
+def read_sentences(path: Path, prose: bool, longest: int) -> tuple[list[str], Counter[str]]:
+    """Return the sentences of a text file, normalised, each once, and a count of those left out by reason.
+
+    Args:
+        path: UTF-8 text with a sentence a line.
+        prose: it is running text instead, its paragraphs apart by an empty line or one of a single ``%``.
+        longest: characters of the longest sentence to take.
+
+    Raises:
+        CorpusError: the file cannot be read, or holds nothing that can be spoken.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise CorpusError(f"cannot read {path}: {reason}; give UTF-8 text with a sentence a line") from None
+    sentences: dict[str, None] = {}
+    left_out: Counter[str] = Counter()
+    for sentence in _prose(text) if prose else text.splitlines():
+        words = normalise(sentence)
+        if not words:
+            continue
+        if not SPEAKABLE.fullmatch(words):
+            left_out["letters that English has not"] += 1
+        elif len(words) > longest:
+            left_out[f"longer than {longest} characters"] += 1
+        elif words in sentences:
+            left_out["said before"] += 1
+        else:
+            sentences[words] = None
+    if not sentences:
+        raise CorpusError(f"{path} holds no sentence to speak; give UTF-8 text with a sentence a line")
+    return list(sentences), left_out
+
+
+def speak_corpus(
+    text: Path,
+    out: Path,
+    *,
+    prose: bool = False,
+    utterances: int | None = None,
+    short: float = 0.3,
+    longest: int = 90,
+    seed: int = 1,
+    progress: Progress = lambda done, total: None,
+) -> SpokenReport:
+    """Speak the sentences of ``text`` into shards below ``out``, which appears whole or not at all.
+
+    Args:
+        text, prose, longest: see :func:`read_sentences`.
+        out: a folder that does not exist yet.
+        utterances: how many sentences to take, drawn at random; None takes all.
+        short: share of the sentences of which one to three words alone are spoken, as commands and answers are.
+        seed: of every draw.
+        progress: told how many of how many are spoken.
+
+    Raises:
+        CorpusError: ``out`` exists, no engine is installed, or the text cannot be used.
+    """
+    if out.exists():
+        raise CorpusError(f"{out} exists already: name another folder, or remove it")
+    engines = [name for name in ENGINES if is_installed(name)]
+    if not engines:
+        raise CorpusError("no voice is installed: pip install 'raysr[voices]', or install flite")
+    sentences, left_out = read_sentences(text, prose, longest)
+    draws = random.Random(seed)
+    draws.shuffle(sentences)
+    lines = [_line(sentence, engines, short, draws) for sentence in sentences[:utterances]]
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    seconds = 0.0
+    with naming_full_disk(partial), Speakers() as speakers, ShardWriter(partial) as writer:
+        for first in range(0, len(lines), BLOCK):
+            block = lines[first : first + BLOCK]
+            for number, samples in enumerate(speakers.speak(block), start=first):
+                line, level = lines[number], draws.uniform(-30, -15)
+                samples = levelled(trimmed(samples), level)
+                duration = len(samples) / SAMPLE_RATE
+                writer.add(_utterance(f"spoken-{number:06d}", line, duration), encode_opus(samples, BITRATE))
+                seconds += duration
+            progress(first + len(block), len(lines))
+    partial.rename(out)
+    return SpokenReport(out, len(lines), seconds / 3600, engines, left_out)
+
+
+def _line(sentence: str, engines: Sequence[str], short: float, draws: random.Random) -> Line:
+    if draws.random() < short:
+        words = sentence.split()
+        first = draws.randrange(len(words))
+        sentence = " ".join(words[first : first + draws.randint(1, 3)])
+    voice = draw(draws.choice(engines), draws)
+    return Line(sentence, voice, voice.rate)
+
+
+def _utterance(name: str, line: Line, duration: float) -> Utterance:
+    return Utterance(
+        id=name,
+        audio="",
+        duration=duration,
+        text=line.text,
+        speaker=line.voice.speaker,
+        language="en",
+        tags={"engine": line.voice.engine},
+    )
+
+
+def _prose(text: str) -> Iterator[str]:
+    for paragraph in re.split(r"\n\s*%?\s*\n", text):
+        yield from re.split(r"(?<=[.?!])\s+", " ".join(paragraph.split()))
