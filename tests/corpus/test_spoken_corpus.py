@@ -18,7 +18,7 @@ LINES = ["Good morning, everyone!", "Press 2 to continue.", "the kitchen is clos
 
 @pytest.fixture(autouse=True)
 def espeak_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spoken, "ENGINES", ("espeak",))
+    monkeypatch.setattr(spoken, "ENGINES", {"espeak": 1})
 
 
 def written(folder: Path, text: str) -> Path:
@@ -92,7 +92,7 @@ def test_what_stands_in_the_way_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "out").mkdir()
     with pytest.raises(CorpusError, match="exists already"):
         speak_corpus(text, tmp_path / "out")
-    monkeypatch.setattr(spoken, "ENGINES", ("festival of none",))
+    monkeypatch.setattr(spoken, "ENGINES", {"festival of none": 1})
     with pytest.raises(CorpusError, match=r"pip install 'raysr\[voices\]'"):
         speak_corpus(text, tmp_path / "new")
 

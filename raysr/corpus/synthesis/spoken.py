@@ -21,7 +21,7 @@ from raysr.corpus.utterance import Utterance
 from raysr.errors import CorpusError
 from raysr.text.normalise import normalise
 
-ENGINES = ("espeak", "flite")
+ENGINES = {"espeak": 1, "flite": 2}  # weights: flite's voices were made of recordings of people
 SPEAKABLE = re.compile(r"[a-z' ]+")  # the voices are English
 BITRATE = 24000
 BLOCK = 200  # lines in memory at once
@@ -129,7 +129,8 @@ def _line(sentence: str, engines: Sequence[str], short: float, draws: random.Ran
         words = sentence.split()
         first = draws.randrange(len(words))
         sentence = " ".join(words[first : first + draws.randint(1, 3)])
-    voice = draw(draws.choice(engines), draws)
+    [engine] = draws.choices(engines, [ENGINES[name] for name in engines])
+    voice = draw(engine, draws)
     return Line(sentence, voice, voice.rate)
 
 

@@ -1,0 +1,43 @@
+"""What a measurement's key covers: every file that its code can run, and no other."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.code import ROOT, reached
+from benchmarks.ipl import CELL, RECIPE
+
+LOADED = f"""
+import importlib, json, sys
+for module in {CELL!r}: importlib.import_module(module)
+from raysr.ipl.config import read_config
+read_config({str(RECIPE)!r}, ["recogniser={{kind: local}}", "trainer.local=true"])
+print(json.dumps([m.__file__ for n, m in sys.modules.items() if n.split(".")[0] == "raysr" and m.__file__]))
+"""
+
+
+def test_every_module_that_a_cell_loads_is_covered() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    loaded = {Path(file) for file in json.loads(done.stdout)}
+    assert len(loaded) > 50
+    assert loaded <= reached(CELL)
+
+
+@pytest.mark.parametrize(
+    ("file", "covered"),
+    [
+        ("raysr/train/loop.py", True),
+        ("raysr/model/conformer.py", True),  # a slot names it in a string
+        ("raysr/train/ray_trainer.py", True),  # imported inside a function
+        ("benchmarks/truth.py", True),
+        ("raysr/serving/openai.py", False),
+        ("raysr/corpus/demo/build.py", False),
+    ],
+)
+def test_files_are_covered_by_what_they_can_change(file: str, covered: bool) -> None:
+    assert ((ROOT / file) in reached(CELL)) == covered
