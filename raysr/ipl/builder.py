@@ -64,23 +64,33 @@ class Ensemble:
 
 
 class External:
-    """Recognisers from outside the pool; the first one's text becomes the label."""
+    """Recognisers from outside the pool, best first."""
 
     class Config(Options):
-        """From cycle ``until`` on the newest student labels instead; None keeps these throughout."""
+        """How long they label.
+
+        Attributes:
+            teachers: of one or two the first one's text becomes the label, of more the one they agree on most.
+            join: from this cycle on the newest student labels too, as the last teacher.
+            until: from this cycle on it labels instead of them. None is never, for both.
+        """
 
         teachers: list[Spec] = Field(
             default_factory=lambda: [Spec(kind="moonshine"), Spec(kind="pocketsphinx")]
         )
+        join: int | None = Field(default=None, ge=1)
         until: int | None = Field(default=None, ge=1)
 
     def __init__(self, config: Config, context: CycleContext) -> None:
-        self.teachers = [TEACHERS.check(spec) for spec in config.teachers]
-        self.over = config.until is not None and context.cycle >= config.until
+        def begun(cycle: int | None) -> bool:
+            return cycle is not None and context.cycle >= cycle
+
+        self.teachers = [] if begun(config.until) else [TEACHERS.check(spec) for spec in config.teachers]
+        self.with_student = begun(config.join) or begun(config.until)
         self.latest = Latest(Options(), context)
 
     def __call__(self, pool: Pool) -> Sequence[Spec]:
-        return self.latest(pool) if self.over else self.teachers
+        return [*self.teachers, *(self.latest(pool) if self.with_student else ())]
 
 
 def _teacher(*entries: Entry) -> Spec:

@@ -49,7 +49,7 @@ class Score:
 
 
 class Agreement:
-    """Keeps what two readings agree on: two teachers', or the CTC and attention heads' of one."""
+    """Keeps what two readings agree on: the label and another teacher's, or the CTC and attention heads' of one."""
 
     class Config(Options):
         """``max_wer``: largest word error rate between the two readings, in percent of the label's words."""
@@ -160,10 +160,11 @@ def _each(
 
 
 def _between_teachers(prediction: Prediction) -> float | None:
-    """Return the word error rate, in percent, of the second teacher that answered against the first."""
-    texts = [h.output.text for h in prediction.hypotheses if h.output.error is None]
-    if len(texts) < 2:
+    """Return the word error rate, in percent, of the nearest other teacher's text against the label."""
+    label = prediction.label
+    others = [answer.text for answer in prediction.answers if answer is not label]
+    if label is None or not others:
         return None
-    if not texts[0]:
-        return 0.0 if not texts[1] else 100.0
-    return 100 * jiwer.wer(texts[0], texts[1])
+    if not label.text:
+        return 100.0 * all(others)
+    return 100 * min(jiwer.wer(label.text, other) for other in others)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from rapidfuzz.distance.Levenshtein import distance
 
 from raysr.corpus.disk import remove_partials, replacing
 from raysr.teachers.base import TeacherOutput
@@ -68,8 +69,21 @@ class Prediction:
 
     @property
     def label(self) -> TeacherOutput | None:
-        """The output that becomes the pseudo-label: the first teacher's that did not fail."""
-        return next((h.output for h in self.hypotheses if h.output.error is None), None)
+        """The output that becomes the pseudo-label: the one nearest to what all teachers said.
+
+        Nearest in character edits, the first teacher's among equals: with one teacher or two it is the first's,
+        from three on two outvote the third. That is minimum Bayes risk over teachers that are believed alike
+        (Goel and Byrne 2000), a whole utterance at a time. Teachers that failed have no say.
+        """
+        said = self.answers
+        if len(said) < 3:
+            return said[0] if said else None
+        return min(said, key=lambda one: sum(distance(one.text, other.text) for other in said))
+
+    @property
+    def answers(self) -> list[TeacherOutput]:
+        """The outputs of the teachers that did not fail, in their order."""
+        return [h.output for h in self.hypotheses if h.output.error is None]
 
     @property
     def failure(self) -> str | None:

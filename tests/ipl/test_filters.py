@@ -52,6 +52,13 @@ def test_agreement_compares_the_first_two_teachers() -> None:
     assert filter_("agreement", max_wer=20)(predictions).keys() == {"alone", "close"}
 
 
+def test_agreement_of_several_teachers_is_that_of_the_label_with_its_nearest() -> None:
+    predictions = [said("two", "x y", "a b", "a b"), said("none", "a b", "c d", "e f")]
+    assert filter_("agreement", max_wer=50)(predictions).keys() == {"none"}
+    silent = [said("silent", "", "", "a"), said("one silent", "", "a")]
+    assert filter_("agreement", max_wer=50)(silent).keys() == {"one silent"}
+
+
 def test_agreement_compares_the_heads_of_one_teacher() -> None:
     predictions = [said("good", "a", heads=0.9), said("bad", "a", heads=0.4), said("none", "a")]
     assert filter_("agreement", between="heads", max_wer=20)(predictions).keys() == {"bad", "none"}

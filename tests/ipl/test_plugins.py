@@ -114,10 +114,23 @@ def test_builders_pick_from_the_pool(
     assert list(builder(Pool(tmp_path))) == []
 
 
-@pytest.mark.parametrize(("cycle", "kinds"), [(0, ["moonshine", "pocketsphinx"]), (1, ["pool_model"])])
-def test_external_teachers_hand_over_to_the_student(cycle: int, kinds: list[str], pool: Pool) -> None:
-    builder = plugins.BUILDERS.build(Spec(kind="external", until=1), context(cycle=cycle))
-    assert [spec.kind for spec in builder(pool)] == kinds
+@pytest.mark.parametrize(
+    ("options", "kinds"),
+    [
+        ({}, ["teachers"] * 4),
+        ({"join": 1}, ["teachers", "both", "both", "both"]),
+        ({"until": 2}, ["teachers", "teachers", "student", "student"]),
+        ({"join": 1, "until": 3}, ["teachers", "both", "both", "student"]),
+    ],
+)
+def test_external_teachers_take_in_the_student_and_hand_over(
+    options: dict[str, int], kinds: list[str], pool: Pool
+) -> None:
+    external = ["moonshine", "pocketsphinx"]
+    expected = {"teachers": external, "both": [*external, "pool_model"], "student": ["pool_model"]}
+    for cycle, kind in enumerate(kinds):
+        builder = plugins.BUILDERS.build(Spec(kind="external", **options), context(cycle=cycle))
+        assert [spec.kind for spec in builder(pool)] == expected[kind]
 
 
 def test_initializers_start_from_the_pool(pool: Pool, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -59,3 +60,46 @@ def test_what_a_killed_writer_left_is_discarded(tmp_path: Path) -> None:
     assert predictions.discard_broken() == 1
     assert [path.name for path in tmp_path.iterdir()] == [whole.name]
     assert predictions.ids() == {"a"}
+
+
+def prediction(*texts: str | None) -> Prediction:
+    outputs = [TeacherOutput(error="broken") if text is None else TeacherOutput(text) for text in texts]
+    return Prediction("a", 0, 1.0, tuple(TeacherHypothesis("t", "v", output) for output in outputs))
+
+
+@pytest.mark.parametrize(
+    ("texts", "label"),
+    [
+        (["one"], "one"),
+        (["one", "two"], "one"),
+        (["thanks for no", "no", "no"], "no"),
+        (["", "yes", "yes"], "yes"),
+        (["right brace", "rite brace", "write base"], "rite brace"),
+        ([None, "one", "two"], "one"),
+        ([None, "one", "two", "two"], "two"),
+    ],
+)
+def test_the_label_is_what_most_teachers_are_near_to(texts: list[str | None], label: str) -> None:
+    found = prediction(*texts).label
+    assert found is not None
+    assert found.text == label
+
+
+@given(st.lists(st.text("ab ", max_size=6), min_size=3, max_size=5))
+def test_no_other_answer_is_nearer_to_all(texts: list[str]) -> None:
+    def total(one: str) -> int:
+        return sum(edits(one, other) for other in texts)
+
+    found = prediction(*texts).label
+    assert found is not None
+    assert total(found.text) == min(map(total, texts))
+
+
+def edits(one: str, other: str) -> int:
+    """The textbook recursion (Levenshtein 1966), a row at a time."""
+    row = list(range(len(other) + 1))
+    for n, letter in enumerate(one, start=1):
+        previous, row[0] = row[0], n
+        for m, against in enumerate(other, start=1):
+            previous, row[m] = row[m], min(row[m] + 1, row[m - 1] + 1, previous + (letter != against))
+    return row[-1]
