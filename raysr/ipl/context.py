@@ -28,7 +28,7 @@ class CycleContext:
         seed: of the run; mix the cycle in where draws should differ from cycle to cycle.
         pool: the model pool.
         cache: folder of the run's feature cache.
-        materials: what is made once and then frozen: tokeniser, language model.
+        materials: what is made once and then kept: tokeniser, a fresh student, language model.
         features, model, decode: as configured for the run.
         dev: transcribed utterances that decoder weights are chosen on.
         progress: where to tell the user how it goes.

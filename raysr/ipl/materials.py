@@ -1,6 +1,6 @@
-"""What a run makes once, on first use, and then never changes: tokeniser, language model, a fresh student."""
+"""What a run makes on first use and then keeps: tokeniser, a fresh student, and the LM of labelled texts."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from raysr.train.start import write_scratch
 
 
 class LmConfig(Config):
-    """The n-gram that decodes and labels; trained on labelled texts, without any on the first kept labels.
+    """The n-gram that decodes and labels; trained on labelled texts, without any on each cycle's kept labels.
 
     ``order`` counts tokens, 0 leaves it out; ``text`` is a file of further sentences, one a line.
     """
@@ -45,17 +45,24 @@ class Materials:
             self._publish(self.tokeniser_path, trained.save)
         return Tokeniser.load(self.tokeniser_path)
 
-    def lm(self, tokeniser: Tokeniser, utterances: Iterable[Utterance]) -> Ngram | None:
-        """Return the language model, trained on these utterances' texts if this is its first use."""
-        path = self.folder / "lm.arpa.gz"
+    def lm(
+        self, tokeniser: Tokeniser, labelled: Sequence[Utterance], pseudo: Sequence[Utterance]
+    ) -> Ngram | None:
+        """Return the language model: of the labelled texts, made on first use, or of this cycle's labels."""
         if self._lm.order == 0:
             return None
+        if not labelled:
+            return self._train_lm(tokeniser, pseudo)
+        path = self.folder / "lm.arpa.gz"
         if not path.exists():
-            # a text counts once, however often it was spoken
-            sentences = dict.fromkeys([*_texts(utterances), *self._further_text()])
-            sequences = [tokeniser.encode(text) for text in sentences]
-            self._publish(path, Ngram.train(sequences, self._lm.order, tokeniser.vocab_size).save)
+            self._publish(path, self._train_lm(tokeniser, labelled).save)
         return Ngram.load(path)
+
+    def _train_lm(self, tokeniser: Tokeniser, utterances: Iterable[Utterance]) -> Ngram:
+        # a text counts once, however often it was spoken
+        sentences = dict.fromkeys([*_texts(utterances), *self._further_text()])
+        sequences = [tokeniser.encode(text) for text in sentences]
+        return Ngram.train(sequences, self._lm.order, tokeniser.vocab_size)
 
     def scratch(self, utterances: Iterable[Utterance], cache: FeatureCache, vocab_size: int) -> Path:
         """Return a fresh student's weights; its CMVN is that of the first training set ever after."""

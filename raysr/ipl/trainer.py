@@ -60,7 +60,7 @@ class DdpTrainer:
         weights = self._fit(job)
         model = AsrModel(c.model, tokeniser.vocab_size)
         model.load_state_dict(load_file(weights))
-        lm = c.materials.lm(tokeniser, labelled or pseudo)
+        lm = c.materials.lm(tokeniser, labelled, pseudo)
         decode = c.decode
         metrics: dict[str, float] = {}
         if dev := self._dev():
