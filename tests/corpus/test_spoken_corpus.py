@@ -28,8 +28,9 @@ def written(folder: Path, text: str) -> Path:
 
 
 def test_every_sentence_is_spoken_once_as_its_transcript_says(tmp_path: Path) -> None:
-    report = speak_corpus(written(tmp_path, "\n".join(LINES)), tmp_path / "out", short=0)
-    corpus = list(open_manifest(tmp_path / "out"))
+    out = tmp_path / "new" / "out"
+    report = speak_corpus(written(tmp_path, "\n".join(LINES)), out, short=0)
+    corpus = list(open_manifest(out))
     assert sorted(u.text or "" for u in corpus) == [
         "good morning everyone",
         "press two to continue",
@@ -97,7 +98,7 @@ def test_what_stands_in_the_way_is_named(tmp_path: Path, monkeypatch: pytest.Mon
         speak_corpus(text, tmp_path / "new")
 
 
-def test_an_interrupted_corpus_leaves_no_folder_and_starts_over(tmp_path: Path) -> None:
+def test_an_interrupted_corpus_leaves_nothing_and_starts_over(tmp_path: Path) -> None:
     text = written(tmp_path, "\n".join(LINES))
 
     def stop(done: int, total: int) -> None:
@@ -105,6 +106,6 @@ def test_an_interrupted_corpus_leaves_no_folder_and_starts_over(tmp_path: Path) 
 
     with pytest.raises(KeyboardInterrupt):
         speak_corpus(text, tmp_path / "out", progress=stop)
-    assert not (tmp_path / "out").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
     assert speak_corpus(text, tmp_path / "out").utterances == 3
     assert len(list(open_manifest(tmp_path / "out"))) == 3

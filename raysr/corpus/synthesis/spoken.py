@@ -109,19 +109,28 @@ def speak_corpus(
     lines = [_line(sentence, engines, short, draws) for sentence in sentences[:utterances]]
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
+    try:
+        with naming_full_disk(partial):
+            seconds = _write(partial, lines, draws, progress)
+            partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return SpokenReport(out, len(lines), seconds / 3600, engines, left_out)
+
+
+def _write(folder: Path, lines: Sequence[Line], draws: random.Random, progress: Progress) -> float:
+    """Speak the lines into shards in ``folder`` and return the seconds of speech."""
     seconds = 0.0
-    with naming_full_disk(partial), Speakers() as speakers, ShardWriter(partial) as writer:
+    with Speakers() as speakers, ShardWriter(folder) as writer:
         for first in range(0, len(lines), BLOCK):
             block = lines[first : first + BLOCK]
             for number, samples in enumerate(speakers.speak(block), start=first):
-                line, level = lines[number], draws.uniform(-30, -15)
-                samples = levelled(trimmed(samples), level)
-                duration = len(samples) / SAMPLE_RATE
-                writer.add(_utterance(f"spoken-{number:06d}", line, duration), encode_opus(samples, BITRATE))
-                seconds += duration
+                samples = levelled(trimmed(samples), draws.uniform(-30, -15))
+                utterance = _utterance(f"spoken-{number:06d}", lines[number], len(samples) / SAMPLE_RATE)
+                writer.add(utterance, encode_opus(samples, BITRATE))
+                seconds += utterance.duration
             progress(first + len(block), len(lines))
-    partial.rename(out)
-    return SpokenReport(out, len(lines), seconds / 3600, engines, left_out)
+    return seconds
 
 
 def _line(sentence: str, engines: Sequence[str], short: float, draws: random.Random) -> Line:

@@ -7,46 +7,10 @@ formants as a shorter vocal tract would, and the engine speaks slower to make up
 import random
 from dataclasses import dataclass
 
-ACCENTS = (
-    "en-us",
-    "en-us-nyc",
-    "en",
-    "en-gb-x-rp",
-    "en-gb-scotland",
-    "en-gb-x-gbclan",
-    "en-gb-x-gbcwmd",
-    "en-029",
-)
+ACCENTS = "en-us en-us-nyc en en-gb-x-rp en-gb-scotland en-gb-x-gbclan en-gb-x-gbcwmd en-029"
 VARIANTS = (
-    *("m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4", "f5"),
-    *(
-        "Alex",
-        "Alicia",
-        "Andrea",
-        "Annie",
-        "adam",
-        "anika",
-        "aunty",
-        "belinda",
-        "david",
-        "ed",
-        "Gene",
-        "Jacky",
-    ),
-    *(
-        "john",
-        "klatt3",
-        "Lee",
-        "linda",
-        "max",
-        "Michael",
-        "Mike",
-        "paul",
-        "robert",
-        "shelby",
-        "steph",
-        "victor",
-    ),
+    "m1 m2 m3 m4 m5 m6 m7 m8 f1 f2 f3 f4 f5 Alex Alicia Andrea Annie adam anika aunty belinda david ed "
+    "Gene Jacky john klatt3 Lee linda max Michael Mike paul robert shelby steph victor"
 )
 FLITE = ("slt", "slt", "rms", "awb", "kal16")  # one of the five is a woman's, so it comes twice
 
@@ -79,6 +43,6 @@ def draw(engine: str, draws: random.Random) -> Voice:
     """Return a voice of ``espeak`` or ``flite``, its pace and pitch or vocal tract drawn too."""
     rate = draws.randint(120, 180)
     if engine == "espeak":
-        name = f"{draws.choice(ACCENTS)}+{draws.choice(VARIANTS)}"
+        name = f"{draws.choice(ACCENTS.split())}+{draws.choice(VARIANTS.split())}"
         return Voice(engine, name, rate, pitch=draws.randint(35, 65))
     return Voice(engine, draws.choice(FLITE), rate, warp=round(draws.uniform(0.95, 1.15), 2))
