@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from toy_language import relative, sung
 
@@ -120,12 +120,25 @@ def test_a_session_without_audio_still_ends_with_a_final(recogniser: Recogniser)
     assert (only.text, only.words, only.cause) == ("", (), "stop")
 
 
+class Watched(Session):
+    """A session that notes which model begins to hear at which sample."""
+
+    def __init__(self, recogniser: Recogniser, version: str) -> None:
+        self.begins: list[tuple[str, int]] = []
+        super().__init__(recogniser, version=version)
+
+    def _begin(self, first: int) -> None:
+        self.begins.append((self.version, first))
+        super()._begin(first)
+
+
 @settings(max_examples=15, deadline=None)
 @given(at=st.integers(0, 100), packet=st.sampled_from([400, 1600, 8000, 50_000]))
+@example(at=1, packet=50_000)
 def test_a_newer_model_takes_over_between_segments(recogniser: Recogniser, at: int, packet: int) -> None:
     newer = relative(recogniser)
     samples = sung(SAID, seed=7)
-    session, events = Session(recogniser, version="old"), []
+    session, events = Watched(recogniser, version="old"), []
     for number, first in enumerate(range(0, len(samples), packet)):
         if number * packet >= at * len(samples) / 100:
             session.adopt(newer, "new")
@@ -137,13 +150,14 @@ def test_a_newer_model_takes_over_between_segments(recogniser: Recogniser, at: i
     assert versions == sorted(versions, reverse=True)
     if packet < 8000 and at < 70:
         assert versions[-1] == "new"
-    # Every final is what the model it names makes of the passage it covers, heard from where that model came in.
-    begin = next((f.start for f in found if f.model == "new"), None)
-    if begin is not None:
-        alone = masked(newer, samples[round(begin * 16000) :])
-        assert [f.text for f in found if f.model == "new"] == [f.text for f in alone]
-        told = [f.confidence for f in found if f.model == "new"]
-        assert told == pytest.approx([f.confidence for f in alone], abs=1e-5)
+    # Every final of the newer model is what that model makes of the audio from where it came in.
+    its = [final for final in found if final.model == "new"]
+    if its:
+        begin = next(first for version, first in session.begins if version == "new")
+        alone = masked(newer, samples[begin:])
+        assert [f.text for f in its] == [f.text for f in alone]
+        assert [f.start for f in its] == pytest.approx([begin / 16000 + f.start for f in alone])
+        assert [f.confidence for f in its] == pytest.approx([f.confidence for f in alone], abs=1e-5)
 
 
 def test_a_newer_model_comes_at_once_while_nobody_speaks(recogniser: Recogniser) -> None:
