@@ -17,8 +17,8 @@ STORAGE = "RAYSR_STORAGE"
 MAY_CHANGE = {("run", "cycles"), ("cluster",)}
 
 
-def place(folder: str) -> Path:
-    """Return the absolute folder of a run.
+def place(folder: str, key: str = "run.dir") -> Path:
+    """Return the absolute folder of a run, or one within a run; ``key`` is where the configuration names it.
 
     Raises:
         RunError: a relative one inside a Ray job, whose working folder is thrown away.
@@ -31,8 +31,8 @@ def place(folder: str) -> Path:
         return Path(root).absolute() / path
     if is_ray_job():
         raise RunError(
-            f"run.dir {folder} is relative, and a Ray job's working folder is thrown away: "
-            f"give an absolute run.dir, or set {STORAGE} in the job's runtime environment"
+            f"{key} {folder} is relative, and a Ray job's working folder is thrown away: "
+            f"give an absolute {key}, or set {STORAGE} in the job's runtime environment"
         )
     return path.absolute()
 

@@ -1,13 +1,12 @@
 """Initializers: the weights that a student starts from."""
 
-from pathlib import Path
-
 from pydantic import Field
 from safetensors.torch import save_file
 
 from raysr.config import Config as Options
 from raysr.errors import ConfigError
 from raysr.ipl.context import CycleContext
+from raysr.ipl.folder import place
 from raysr.ipl.handover import Start
 from raysr.pool import Entry, Pool, average
 
@@ -67,7 +66,7 @@ class Average:
 
 def _of_another_pool(folder: str, context: CycleContext) -> Entry:
     """Return the entry in ``folder``; raise :class:`ConfigError` if it hears other features than the run."""
-    path = Path(folder).expanduser().absolute()
+    path = place(folder, "initializer.first")
     entry = Pool(path.parent).get(path.name).verify()
     if entry.config().fbank != context.features:
         raise ConfigError(

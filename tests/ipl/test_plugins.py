@@ -17,6 +17,7 @@ from raysr.corpus.utterance import Utterance
 from raysr.decode.ngram import Ngram
 from raysr.errors import ConfigError, PoolError
 from raysr.ipl import plugins
+from raysr.ipl.folder import STORAGE
 from raysr.model.config import DecoderConfig, EncoderConfig, ModelConfig
 from raysr.model.model import AsrModel
 from raysr.pool import EntryConfig, Pool
@@ -165,6 +166,16 @@ def test_the_first_student_may_start_from_another_pool(pool: Pool, tmp_path: Pat
     assert (own.parents, own.tokeniser) == (("cycle-002",), None)
     with pytest.raises(ConfigError, match=r"cycle-001 hears other features: give `features` its fbank"):
         start(features=FbankConfig(high_freq=7000))
+
+
+def test_a_relative_first_student_lies_where_relative_runs_do(
+    pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = pool.get("cycle-001")
+    monkeypatch.setenv(STORAGE, str(pool.root.parent))
+    spec = Spec(kind="previous", first=f"{pool.root.name}/cycle-001")
+    own = context(tmp_path)
+    assert plugins.INITIALIZERS.build(spec, own)(own.pool).weights == first.weights
 
 
 def test_a_first_student_that_is_not_there_is_refused_before_anything_is_labelled(tmp_path: Path) -> None:

@@ -89,11 +89,11 @@ def build(out: Path, scale: float = 1.0) -> None:
 
 def _utterances(part: Part, texts: Sequence[str], draws: random.Random) -> list[tuple[Utterance, bytes]]:
     """Return the part's utterances with their encoded audio, voices taking turns in random order."""
-    voices_ = [part.voices[n % len(part.voices)] for n in range(len(texts))]
-    draws.shuffle(voices_)
+    cast = [part.voices[n % len(part.voices)] for n in range(len(texts))]
+    draws.shuffle(cast)
     lines = [
         Line(text, voice, voice.rate * draws.uniform(0.9, 1.1))
-        for text, voice in zip(texts, voices_, strict=True)
+        for text, voice in zip(texts, cast, strict=True)
     ]
     levels = [draws.uniform(-30, -20) for _ in lines]
     mixes = [_recipe(draws) if draws.random() < part.mixed_share else None for _ in lines]
