@@ -21,7 +21,7 @@ from torch import Tensor
 from raysr.audio.fbank import FbankConfig
 from raysr.config import Config
 from raysr.corpus.disk import naming_full_disk, sync
-from raysr.decode.ngram import Ngram
+from raysr.decode.lm_file import StoredLm, file_name, load_lm
 from raysr.decode.recognise import DecodeConfig
 from raysr.errors import ConfigError, PoolError
 from raysr.model.config import ModelConfig
@@ -34,7 +34,6 @@ MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
 TOKENISER = "tokenizer.model"
 CONFIG = "config.yaml"
-LM = "lm.arpa.gz"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -91,7 +90,7 @@ class Recogniser:
 
     model: AsrModel
     tokeniser: Tokeniser
-    lm: Ngram | None
+    lm: StoredLm | None
     config: EntryConfig
 
 
@@ -112,7 +111,7 @@ class Pool:
         name: str,
         model: Parameters,
         tokeniser: Tokeniser,
-        lm: Ngram | None,
+        lm: StoredLm | None,
         metrics: Mapping[str, Any],
         config: EntryConfig | Mapping[str, Any],
     ) -> Entry:
@@ -141,7 +140,7 @@ class Pool:
                 (partial / CONFIG).write_text(yaml.safe_dump(config.dump(), sort_keys=False))
                 (partial / "metrics.json").write_text(json.dumps(dict(metrics), indent=2))
                 if lm is not None:
-                    lm.save(partial / LM)
+                    lm.save(partial / file_name(lm))
                 hashes = {file.name: _sha256(file) for file in sorted(partial.iterdir())}
                 (partial / MANIFEST).write_text(json.dumps({"files": hashes}, indent=2))
                 for file in [*partial.iterdir(), partial]:
@@ -226,7 +225,7 @@ def load_entry(entry: Entry, device: str = "cpu") -> Recogniser:
         tokeniser = Tokeniser.load(entry.tokeniser)
         model = AsrModel(config.model, tokeniser.vocab_size)
         model.load_state_dict(load_file(entry.weights))
-        lm = Ngram.load(entry.path / LM) if (entry.path / LM).exists() else None
+        lm = load_lm(entry.path)
     except (ConfigError, RuntimeError, ValueError) as error:
         raise PoolError(f"pool entry {entry.path} cannot be loaded: {error}") from error
     return Recogniser(model.to(device).eval(), tokeniser, lm, config)

@@ -6,8 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from raysr.decode.language_model import log_prob
 from raysr.decode.ngram import Ngram
+from raysr.decode.word_ngram import WordNgram
 from raysr.errors import CorpusError, PoolError
+from raysr.ipl.lm import LmConfig, WordsConfig, train_lm
 from raysr.model.config import DecoderConfig, EncoderConfig, ModelConfig
 from raysr.model.model import AsrModel
 from raysr.pool import Entry, EntryConfig, Pool, average, load_entry
@@ -40,6 +43,16 @@ def test_an_entry_loads_as_it_was_published(tmp_path: Path, tokeniser: Tokeniser
     assert not found.model.training
     expected = load_file(entry.weights)
     assert all(torch.equal(tensor, expected[name]) for name, tensor in found.model.state_dict().items())
+
+
+def test_a_word_model_comes_back_with_its_entry(tmp_path: Path, tokeniser: Tokeniser) -> None:
+    lm = train_lm(LmConfig(order=2, words=WordsConfig()), tokeniser, ["one two", "two"], [])
+    model = AsrModel(CONFIG, tokeniser.vocab_size)
+    Pool(tmp_path).publish("a", model, tokeniser, lm, {}, EntryConfig(model=CONFIG))
+    found = load_entry(Pool(tmp_path).get("a")).lm
+    assert isinstance(found, WordNgram)
+    said = tokeniser.encode("two two one")
+    assert log_prob(found, said) == log_prob(lm, said)
 
 
 def test_latest_and_best(tmp_path: Path, tokeniser: Tokeniser) -> None:

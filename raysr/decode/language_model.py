@@ -1,5 +1,6 @@
 """What the prefix beam asks of a language model: states are integers, a question is about many at once."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -28,3 +29,12 @@ class LanguageModel(Protocol):
     def eos(self, states: States) -> NDArray[np.float32]:
         """Return the natural-log probability (N,) that the sentence ends in ``states`` (N,)."""
         ...
+
+
+def log_prob(lm: LanguageModel, tokens: Sequence[int]) -> float:
+    """Return the natural-log probability of a whole sentence, its end included."""
+    state, total = np.asarray([lm.start()]), 0.0
+    for token in tokens:
+        total += float(lm.score(state, np.asarray([[token]]))[0, 0])
+        state = lm.advance(state, np.asarray([token]))
+    return total + float(lm.eos(state)[0])

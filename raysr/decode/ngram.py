@@ -71,7 +71,7 @@ class Ngram:
             rows = self._dense[0]
             return rows[states] if tokens is None else rows[states[:, None], tokens]
         if tokens is None:
-            tokens = np.broadcast_to(np.arange(self.vocab_size), (len(states), self.vocab_size))
+            return np.stack([self._row(state) for state in states.tolist()])
         return self._search(states[:, None], tokens)[0]
 
     def advance(self, states: States, tokens: NDArray[np.int64]) -> States:
@@ -83,14 +83,6 @@ class Ngram:
     def eos(self, states: States) -> NDArray[np.float32]:
         """Return the natural-log probability (N,) that the sentence ends here."""
         return self.score(states, np.full((len(states), 1), EOS))[:, 0]
-
-    def log_prob(self, tokens: Sequence[int]) -> float:
-        """Return the natural-log probability of a whole sentence, eos included."""
-        state, total = np.asarray([self.start()]), 0.0
-        for token in tokens:
-            total += float(self.score(state, np.asarray([[token]]))[0, 0])
-            state = self.advance(state, np.asarray([token]))
-        return total + float(self.eos(state)[0])
 
     def _index_states(self) -> None:
         """Number the contexts, shortest first, and sort what is known of each by (state, token)."""
@@ -136,6 +128,20 @@ class Ngram:
             following.reshape(-1)[self._keys[low:high]] = self._following[low:high]
             begin = end
         return scores, following
+
+    def _row(self, state: int) -> NDArray[np.float32]:
+        """Return the log-probabilities (V,) after one state, from the shortest context to the longest."""
+        contexts = [state]
+        while contexts[-1]:
+            contexts.append(int(self._backoff_state[contexts[-1]]))
+        row = np.zeros(self.vocab_size, np.float32)
+        for context in contexts[::-1]:
+            row += self._backoff[context]
+            low, high = np.searchsorted(
+                self._keys, (context * self.vocab_size, (context + 1) * self.vocab_size)
+            )
+            row[self._keys[low:high] - context * self.vocab_size] = self._log_probs[low:high]
+        return row
 
     def _search(
         self, states: States, tokens: NDArray[np.int64]

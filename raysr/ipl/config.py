@@ -10,7 +10,7 @@ from raysr.cluster import ClusterConfig
 from raysr.config import Config, Slot, Spec, load
 from raysr.decode.recognise import DecodeConfig
 from raysr.ipl import plugins
-from raysr.ipl.materials import LmConfig
+from raysr.ipl.lm import LmConfig
 from raysr.model.config import ModelConfig
 from raysr.text.tokeniser import TokeniserConfig
 

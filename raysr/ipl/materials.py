@@ -4,28 +4,14 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
-from pydantic import Field
-
-from raysr.config import Config
 from raysr.corpus.disk import naming_folder, sync
 from raysr.corpus.features import FeatureCache
 from raysr.corpus.utterance import Utterance
-from raysr.decode.ngram import Ngram
-from raysr.errors import CorpusError
+from raysr.decode.lm_file import StoredLm, file_name, load_lm
+from raysr.ipl.lm import LmConfig, further_text, train_lm
 from raysr.model.config import ModelConfig
-from raysr.text.normalise import normalise
 from raysr.text.tokeniser import Tokeniser, TokeniserConfig
 from raysr.train.start import write_scratch
-
-
-class LmConfig(Config):
-    """The n-gram that decodes and labels; trained on labelled texts, without any on each cycle's kept labels.
-
-    ``order`` counts tokens, 0 leaves it out; ``text`` is a file of further sentences, one a line.
-    """
-
-    order: int = Field(default=6, ge=0)
-    text: str | None = None
 
 
 class Materials:
@@ -37,32 +23,31 @@ class Materials:
         self.folder = folder
         self.tokeniser_path = folder / "tokenizer.model"
         self._tokeniser, self._lm, self._model, self._seed = tokeniser, lm, model, seed
+        self._further = further_text(lm)
 
     def tokeniser(self, utterances: Iterable[Utterance]) -> Tokeniser:
         """Return the tokeniser, trained on these utterances' texts if this is its first use."""
         if not self.tokeniser_path.exists():
-            trained = Tokeniser.train([*_texts(utterances), *self._further_text()], self._tokeniser)
+            further = self._further if self._lm.words is None else []
+            trained = Tokeniser.train([*_texts(utterances), *further], self._tokeniser)
             self._publish(self.tokeniser_path, trained.save)
         return Tokeniser.load(self.tokeniser_path)
 
     def lm(
         self, tokeniser: Tokeniser, labelled: Sequence[Utterance], pseudo: Sequence[Utterance]
-    ) -> Ngram | None:
+    ) -> StoredLm | None:
         """Return the language model: of the labelled texts, made on first use, or of this cycle's labels."""
         if self._lm.order == 0:
             return None
         if not labelled:
             return self._train_lm(tokeniser, pseudo)
-        path = self.folder / "lm.arpa.gz"
-        if not path.exists():
-            self._publish(path, self._train_lm(tokeniser, labelled).save)
-        return Ngram.load(path)
+        if (made := load_lm(self.folder)) is None:
+            made = self._train_lm(tokeniser, labelled)
+            self._publish(self.folder / file_name(made), made.save)
+        return made
 
-    def _train_lm(self, tokeniser: Tokeniser, utterances: Iterable[Utterance]) -> Ngram:
-        # a text counts once, however often it was spoken
-        sentences = dict.fromkeys([*_texts(utterances), *self._further_text()])
-        sequences = [tokeniser.encode(text) for text in sentences]
-        return Ngram.train(sequences, self._lm.order, tokeniser.vocab_size)
+    def _train_lm(self, tokeniser: Tokeniser, utterances: Iterable[Utterance]) -> StoredLm:
+        return train_lm(self._lm, tokeniser, _texts(utterances), self._further)
 
     def scratch(self, utterances: Iterable[Utterance], cache: FeatureCache, vocab_size: int) -> Path:
         """Return a fresh student's weights; its CMVN is that of the first training set ever after."""
@@ -80,15 +65,6 @@ class Materials:
                 ),
             )
         return path
-
-    def _further_text(self) -> list[str]:
-        if self._lm.text is None:
-            return []
-        try:
-            lines = Path(self._lm.text).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise CorpusError(f"lm.text: cannot read {self._lm.text}: {error}") from None
-        return [text for text in map(normalise, lines) if text]
 
     def _publish(self, path: Path, write: Callable[[Path], None]) -> None:
         """Let ``write`` make a file under another name, then put it in place whole."""

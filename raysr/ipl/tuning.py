@@ -14,7 +14,7 @@ from raysr.corpus.features import FeatureCache
 from raysr.corpus.utterance import Utterance
 from raysr.decode.greedy import greedy
 from raysr.decode.hypothesis import Hypothesis
-from raysr.decode.ngram import Ngram
+from raysr.decode.language_model import LanguageModel
 from raysr.decode.prefix_beam import PrefixBeam
 from raysr.decode.recognise import DecodeConfig
 from raysr.evaluate.wer import score, total
@@ -35,7 +35,7 @@ class TuningConfig(Config):
 def tune(
     model: AsrModel,
     tokeniser: Tokeniser,
-    lm: Ngram | None,
+    lm: LanguageModel | None,
     dev: Sequence[Utterance],
     cache: FeatureCache,
     decode: DecodeConfig,

@@ -8,7 +8,7 @@ from raysr.corpus.inspect import inspect
 from raysr.corpus.load import load_waveform
 from raysr.corpus.manifest import open_manifest
 from raysr.corpus.synthesis import spoken
-from raysr.corpus.synthesis.spoken import read_sentences, speak_corpus
+from raysr.corpus.synthesis.spoken import speak_corpus, speakable
 from raysr.errors import CorpusError
 
 pytest.importorskip("espeakng_loader", reason="needs raysr[voices]")
@@ -63,22 +63,15 @@ def test_the_same_seed_speaks_the_same(tmp_path: Path) -> None:
     assert one == again != other
 
 
-def test_prose_is_cut_into_sentences(tmp_path: Path) -> None:
-    text = "It was late.  She\nwent home! Was it\nfar?\n%\nA new\nparagraph\n\nand another\n"
-    sentences, _ = read_sentences(written(tmp_path, text), prose=True, longest=90)
-    assert sentences == ["it was late", "she went home", "was it far", "a new paragraph", "and another"]
-
-
-def test_what_cannot_be_spoken_is_counted(tmp_path: Path) -> None:
-    text = "\n".join(["yes", "Yes.", "да", "---", "", "word " * 30])
-    sentences, left_out = read_sentences(written(tmp_path, text), prose=False, longest=90)
+def test_what_cannot_be_spoken_is_counted() -> None:
+    sentences, left_out = speakable(["yes", "yes", "да", "word " * 29 + "word"], longest=90)
     assert sentences == ["yes"]
     assert left_out == {"said before": 1, "letters that English has not": 1, "longer than 90 characters": 1}
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", "да\n"])
 def test_a_text_without_sentences_is_refused(content: str, tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="holds no sentence to speak"):
+    with pytest.raises(CorpusError, match="holds no sentence"):
         speak_corpus(written(tmp_path, content), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -9,8 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raysr.decode.language_model import LanguageModel, log_prob
+from raysr.decode.lexicon import Lexicon
+from raysr.decode.mixture import Mixture
 from raysr.decode.ngram import Ngram
 from raysr.decode.prefix_beam import PrefixBeam, PrefixBeamConfig
+from raysr.decode.word_ngram import WordNgram
 
 
 def posteriors(seed: int, batch: int, frames: int, vocab: int, peaky: float = 1.0) -> torch.Tensor:
@@ -21,6 +25,12 @@ def posteriors(seed: int, batch: int, frames: int, vocab: int, peaky: float = 1.
 def small_lm(vocab: int) -> Ngram:
     rng = np.random.default_rng(5)
     return Ngram.train([rng.integers(1, vocab, rng.integers(1, 6)).tolist() for _ in range(20)], 3, vocab)
+
+
+def small_word_lm() -> WordNgram:
+    """Words that begin with token 1, of a vocabulary of four."""
+    words = Mixture([Ngram.train([[3, 4], [4], [5, 4, 3]], 2, 6)], [1.0])
+    return WordNgram(small_lm(4), words, Lexicon([(1,), (1, 3), (1, 3, 2)]), [1], 0.1)
 
 
 def fold(alignment: tuple[int, ...]) -> tuple[int, ...]:
@@ -54,18 +64,21 @@ def test_an_unpruned_beam_sums_every_alignment(seed: int, frames: int, vocab: in
     assert sum(math.exp(h.ctc) for h in found) == pytest.approx(1.0, abs=1e-5)
 
 
+@pytest.mark.parametrize("lm", [small_lm(4), small_word_lm()], ids=["tokens", "words"])
 @pytest.mark.parametrize("seed", range(4))
-def test_an_unpruned_beam_with_a_language_model_ranks_as_enumeration_does(seed: int) -> None:
-    log_probs, lm = posteriors(seed, 1, 5, 4), small_lm(4)
+def test_an_unpruned_beam_with_a_language_model_ranks_as_enumeration_does(
+    seed: int, lm: LanguageModel
+) -> None:
+    log_probs = posteriors(seed, 1, 5, 4)
     config = PrefixBeamConfig(beam=700, blank_skip=1.0, lm_weight=0.7, length_bonus=0.3)
     expected = {
-        tokens: total(a) + 0.7 * lm.log_prob(tokens) + 0.3 * len(tokens)
+        tokens: total(a) + 0.7 * log_prob(lm, tokens) + 0.3 * len(tokens)
         for tokens, a in enumerate_alignments(log_probs[0]).items()
     }
     (found,) = PrefixBeam(config, lm).decode(log_probs, torch.tensor([5]))
     assert {h.tokens: pytest.approx(h.score, abs=1e-4) for h in found} == expected
     for hypothesis in found:
-        assert hypothesis.lm == pytest.approx(lm.log_prob(hypothesis.tokens), abs=1e-4)
+        assert hypothesis.lm == pytest.approx(log_prob(lm, hypothesis.tokens), abs=1e-4)
         parts = hypothesis.ctc + 0.7 * hypothesis.lm + 0.3 * len(hypothesis.tokens)
         assert hypothesis.score == pytest.approx(parts, abs=1e-9)
     assert found[0].tokens == max(expected, key=lambda tokens: expected[tokens])

@@ -7,7 +7,7 @@ import random
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from raysr.corpus.synthesis.speakers import Speakers, levelled, trimmed
 from raysr.corpus.synthesis.voices import draw
 from raysr.corpus.utterance import Utterance
 from raysr.errors import CorpusError
-from raysr.text.normalise import normalise
+from raysr.text.sentences import read_sentences
 
 ENGINES = {"espeak": 1, "flite": 2}  # weights: flite's voices were made of recordings of people
 SPEAKABLE = re.compile(r"[a-z' ]+")  # the voices are English
@@ -39,39 +39,25 @@ class SpokenReport:
     left_out: Mapping[str, int]
 
 
-def read_sentences(path: Path, prose: bool, longest: int) -> tuple[list[str], Counter[str]]:
-    """Return the sentences of a text file, normalised, each once, and a count of those left out by reason.
+def speakable(sentences: Iterable[str], longest: int) -> tuple[list[str], Counter[str]]:
+    """Return the sentences that can be spoken, each once, and a count of those left out by reason.
 
     Args:
-        path: UTF-8 text with a sentence a line.
-        prose: it is running text instead, its paragraphs apart by an empty line or one of a single ``%``.
-        longest: characters of the longest sentence to take.
-
-    Raises:
-        CorpusError: the file cannot be read, or holds nothing that can be spoken.
+        sentences: normalised, see :func:`raysr.text.sentences.read_sentences`.
+        longest: characters of the longest one to take.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise CorpusError(f"cannot read {path}: {reason}; give UTF-8 text with a sentence a line") from None
-    sentences: dict[str, None] = {}
+    taken: dict[str, None] = {}
     left_out: Counter[str] = Counter()
-    for sentence in _prose(text) if prose else text.splitlines():
-        words = normalise(sentence)
-        if not words:
-            continue
+    for words in sentences:
         if not SPEAKABLE.fullmatch(words):
             left_out["letters that English has not"] += 1
         elif len(words) > longest:
             left_out[f"longer than {longest} characters"] += 1
-        elif words in sentences:
+        elif words in taken:
             left_out["said before"] += 1
         else:
-            sentences[words] = None
-    if not sentences:
-        raise CorpusError(f"{path} holds no sentence to speak; give UTF-8 text with a sentence a line")
-    return list(sentences), left_out
+            taken[words] = None
+    return list(taken), left_out
 
 
 def speak_corpus(
@@ -88,7 +74,8 @@ def speak_corpus(
     """Speak the sentences of ``text`` into shards below ``out``, which appears whole or not at all.
 
     Args:
-        text, prose, longest: see :func:`read_sentences`.
+        text, prose: see :func:`raysr.text.sentences.read_sentences`.
+        longest: see :func:`speakable`.
         out: a folder that does not exist yet.
         utterances: how many sentences to take, drawn at random; None takes all.
         short: share of the sentences of which one to three words alone are spoken, as commands and answers are.
@@ -103,7 +90,9 @@ def speak_corpus(
     engines = [name for name in ENGINES if is_installed(name)]
     if not engines:
         raise CorpusError("no voice is installed: pip install 'raysr[voices]', or install flite")
-    sentences, left_out = read_sentences(text, prose, longest)
+    sentences, left_out = speakable(read_sentences(text, prose), longest)
+    if not sentences:
+        raise CorpusError(f"{text} holds no sentence to speak; give UTF-8 text with a sentence a line")
     draws = random.Random(seed)
     draws.shuffle(sentences)
     lines = [_line(sentence, engines, short, draws) for sentence in sentences[:utterances]]
@@ -153,8 +142,3 @@ def _utterance(name: str, line: Line, duration: float) -> Utterance:
         language="en",
         tags={"engine": line.voice.engine},
     )
-
-
-def _prose(text: str) -> Iterator[str]:
-    for paragraph in re.split(r"\n\s*%?\s*\n", text):
-        yield from re.split(r"(?<=[.?!])\s+", " ".join(paragraph.split()))
