@@ -71,8 +71,22 @@ class Ngram:
             rows = self._dense[0]
             return rows[states] if tokens is None else rows[states[:, None], tokens]
         if tokens is None:
-            return np.stack([self._row(state) for state in states.tolist()])
+            tokens = np.broadcast_to(np.arange(self.vocab_size), (len(states), self.vocab_size))
         return self._search(states[:, None], tokens)[0]
+
+    def distribution(self, state: int) -> NDArray[np.float32]:
+        """Return what :meth:`score` returns for one state (V,), fast also for the vocabulary of a word model."""
+        contexts = [state]
+        while contexts[-1]:
+            contexts.append(int(self._backoff_state[contexts[-1]]))
+        row = np.zeros(self.vocab_size, np.float32)
+        for context in contexts[::-1]:
+            row += self._backoff[context]
+            low, high = np.searchsorted(
+                self._keys, (context * self.vocab_size, (context + 1) * self.vocab_size)
+            )
+            row[self._keys[low:high] - context * self.vocab_size] = self._log_probs[low:high]
+        return row
 
     def advance(self, states: States, tokens: NDArray[np.int64]) -> States:
         """Return the states (N,) that follow ``states`` (N,) after ``tokens`` (N,)."""
@@ -128,20 +142,6 @@ class Ngram:
             following.reshape(-1)[self._keys[low:high]] = self._following[low:high]
             begin = end
         return scores, following
-
-    def _row(self, state: int) -> NDArray[np.float32]:
-        """Return the log-probabilities (V,) after one state, from the shortest context to the longest."""
-        contexts = [state]
-        while contexts[-1]:
-            contexts.append(int(self._backoff_state[contexts[-1]]))
-        row = np.zeros(self.vocab_size, np.float32)
-        for context in contexts[::-1]:
-            row += self._backoff[context]
-            low, high = np.searchsorted(
-                self._keys, (context * self.vocab_size, (context + 1) * self.vocab_size)
-            )
-            row[self._keys[low:high] - context * self.vocab_size] = self._log_probs[low:high]
-        return row
 
     def _search(
         self, states: States, tokens: NDArray[np.int64]

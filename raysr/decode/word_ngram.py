@@ -62,6 +62,8 @@ class WordNgram:
         """
         if words.vocab_size != len(lexicon) + FIRST_WORD:
             raise ValueError(f"{words.vocab_size} words of the n-gram, {len(lexicon)} in the lexicon")
+        if any((token in begins) != (n == 0) for s in lexicon.spellings for n, token in enumerate(s)):
+            raise ValueError(f"every word should begin with one of {sorted(begins)}, and hold no further one")
         if not 0 < escape < 1:
             raise ValueError(f"escape is {escape}, it lies between 0 and 1")
         if len(words) * (lexicon.out + 1) * len(tokens) >= 1 << 63:
@@ -259,7 +261,7 @@ class _Masses:
             return _Rows(self._sums, rows[inverse.reshape(-1)], self._lexicon)
 
     def _cumulative(self, history: int) -> Floats:
-        scores = self._words.score(np.asarray([history]))[0, self._lexicon.order]
+        scores = self._words.distribution(history)[self._lexicon.order]
         sums = np.cumsum(np.maximum(np.exp(scores.astype(np.float64)), SMALLEST))
         return sums / sums[-1]
 

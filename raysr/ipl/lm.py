@@ -82,13 +82,15 @@ def _tokens(config: LmConfig, tokeniser: Tokeniser, texts: Iterable[str]) -> Ngr
 
 def _words(
     config: WordsConfig, tokens: Ngram, tokeniser: Tokeniser, texts: Sequence[str], further: Sequence[str]
-) -> WordNgram:
+) -> StoredLm:
     """Put a word n-gram on top of ``tokens``; words that the tokeniser cannot spell stay unknown."""
     counted = Counter(word for text in further for word in text.split())
     often = (word for word, count in counted.items() if count >= config.at_least)
     candidates = sorted({*often, *(word for text in texts for word in text.split())})
     spellings = {word: tuple(tokeniser.encode(word)) for word in candidates}
     known = {word: spelling for word, spelling in spellings.items() if UNKNOWN not in spelling}
+    if not known:
+        return tokens
     ids = {word: number for number, word in enumerate(known, start=FIRST_WORD)}
 
     def estimate(sentences: Iterable[str], order: int) -> Ngram:

@@ -104,6 +104,9 @@ def test_searching_equals_the_laid_out_tables(text: list[list[int]], order: int)
     tokens = np.tile(np.asarray([3, 1, 7]), (len(states), 1))
     assert np.allclose(dense.score(states)[:, 1:], sparse.score(states)[:, 1:], atol=1e-5)
     assert np.allclose(dense.score(states, tokens), sparse.score(states, tokens), atol=1e-5)
+    for state in states.tolist():
+        for lm in (dense, sparse):
+            assert np.allclose(lm.distribution(state)[1:], dense.score(states)[state, 1:], atol=1e-5)
     for token in range(VOCAB):
         following = np.full(len(states), token)
         assert np.array_equal(dense.advance(states, following), sparse.advance(states, following))

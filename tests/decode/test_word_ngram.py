@@ -160,6 +160,9 @@ def test_parts_that_do_not_belong_together_are_refused(monkeypatch: pytest.Monke
     lm = built([(3, 5), (4,)], 1)
     with pytest.raises(ValueError, match="in the lexicon"):
         WordNgram(lm.tokens, lm.words, Lexicon([(3,)]), BEGINS, 0.1)
+    for words in ([(5, 3), (4,)], [(3, 4), (4,)]):
+        with pytest.raises(ValueError, match=r"begin with one of \[3, 4\]"):
+            WordNgram(lm.tokens, lm.words, Lexicon(words), BEGINS, 0.1)
     for escape in (0.0, 1.0):
         with pytest.raises(ValueError, match="between 0 and 1"):
             WordNgram(lm.tokens, lm.words, lm.lexicon, BEGINS, escape)

@@ -8,6 +8,7 @@ import pytest
 from raysr.corpus.utterance import Utterance
 from raysr.decode import language_model
 from raysr.decode.lm_file import StoredLm
+from raysr.decode.ngram import Ngram
 from raysr.decode.word_ngram import WordNgram
 from raysr.errors import CorpusError
 from raysr.ipl.lm import LmConfig, WordsConfig
@@ -82,6 +83,11 @@ def test_rare_words_of_the_text_stay_outside_but_those_of_labels_do_not(tmp_path
     lm = materials(tmp_path, text=text, words=WordsConfig(at_least=2)).lm(TOKENISER, said("press"), [])
     assert isinstance(lm, WordNgram)
     assert {TOKENISER.decode(spelling) for spelling in lm.lexicon.spellings} == {"press", "or"}
+
+
+def test_without_a_word_that_can_be_spelt_the_tokens_do_alone(tmp_path: Path) -> None:
+    lm = materials(tmp_path, words=WORDS).lm(TOKENISER, said("zzz"), [])
+    assert isinstance(lm, Ngram)
 
 
 def test_a_text_that_is_not_there_is_named_before_anything_is_done(tmp_path: Path) -> None:
