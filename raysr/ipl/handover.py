@@ -17,15 +17,18 @@ class Batches:
     Attributes:
         labelled, pseudo: JSONL manifests; None where there is nothing of the kind.
         labelled_share: of every batch's seconds, when there are both.
+        rehearsal: a manifest of labelled speech from elsewhere. It is trained on as if it were labelled, but the
+            language model learns nothing from it.
     """
 
     labelled: Path | None
     pseudo: Path | None
     labelled_share: float
+    rehearsal: Path | None = None
 
     def utterances(self) -> Iterator[Utterance]:
-        """Yield the labelled utterances, then the pseudo-labelled."""
-        for manifest in (self.labelled, self.pseudo):
+        """Yield all that is trained on: labelled, pseudo-labelled, rehearsed."""
+        for manifest in (self.labelled, self.pseudo, self.rehearsal):
             if manifest is not None:
                 yield from open_manifest(manifest)
 
@@ -54,7 +57,7 @@ def write_json(path: Path, value: object) -> None:
 def write_batches(path: Path, batches: Batches) -> None:
     """Publish batches; paths below the file's folder are written relative to it, so that a run can move."""
     record = asdict(batches)
-    for name in ("labelled", "pseudo"):
+    for name in ("labelled", "pseudo", "rehearsal"):
         record[name] = _relative(record[name], path.parent)
     write_json(path, record)
 
@@ -62,11 +65,10 @@ def write_batches(path: Path, batches: Batches) -> None:
 def read_batches(path: Path) -> Batches:
     """Read what :func:`write_batches` wrote."""
     record = json.loads(path.read_text())
-    return Batches(
-        _absolute(record["labelled"], path.parent),
-        _absolute(record["pseudo"], path.parent),
-        record["labelled_share"],
+    labelled, pseudo, rehearsal = (
+        _absolute(record.get(name), path.parent) for name in ("labelled", "pseudo", "rehearsal")
     )
+    return Batches(labelled, pseudo, record["labelled_share"], rehearsal)
 
 
 def write_start(path: Path, start: Start) -> None:

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from raysr.corpus.disk import replacing
 from raysr.corpus.features import FeatureCache
-from raysr.corpus.manifest import write_jsonl
+from raysr.corpus.manifest import open_manifest, write_jsonl
 from raysr.corpus.utterance import Utterance
 from raysr.errors import RunError
 from raysr.ipl.context import CycleContext
@@ -49,14 +49,14 @@ class DdpTrainer:
         c = self.context
         labelled = self._readable(batches, "labelled")
         pseudo = self._readable(batches, "pseudo")
+        rehearsal = self._readable(batches, "rehearsal")
         if not labelled and not pseudo:
             raise RunError(
                 f"cycle {c.cycle} has nothing to train on: no labelled audio, and no pseudo-label was kept"
             )
-        tokeniser = c.materials.tokeniser(labelled or pseudo)
-        job = self._job(
-            self._init(start, tokeniser, [*labelled, *pseudo]), labelled, pseudo, batches.labelled_share
-        )
+        tokeniser = c.materials.tokeniser([*(labelled or pseudo), *rehearsal])
+        init = self._init(start, tokeniser, [*labelled, *pseudo])
+        job = self._job(init, [*labelled, *rehearsal], pseudo, batches.labelled_share)
         weights = self._fit(job)
         model = AsrModel(c.model, tokeniser.vocab_size)
         model.load_state_dict(load_file(weights))
@@ -119,7 +119,7 @@ class DdpTrainer:
         manifest = getattr(batches, part)
         if manifest is None:
             return []
-        utterances = list(Batches(manifest, None, 1.0).utterances())
+        utterances = list(open_manifest(manifest))
         with self.context.progress.track(f"features ({part})", len(utterances)) as update:
             errors = self.cache.ensure(
                 utterances, workers=os.cpu_count() or 1, progress=lambda done, _: update(done, "")

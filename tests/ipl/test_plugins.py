@@ -12,12 +12,13 @@ from safetensors.torch import load_file
 
 from raysr.audio.fbank import FbankConfig
 from raysr.config import Spec
-from raysr.corpus.manifest import open_manifest
+from raysr.corpus.manifest import open_manifest, write_jsonl
 from raysr.corpus.utterance import Utterance
 from raysr.decode.ngram import Ngram
 from raysr.errors import ConfigError, PoolError
 from raysr.ipl import plugins
 from raysr.ipl.folder import STORAGE
+from raysr.ipl.handover import read_batches, write_batches
 from raysr.model.config import DecoderConfig, EncoderConfig, ModelConfig
 from raysr.model.model import AsrModel
 from raysr.pool import EntryConfig, Pool
@@ -194,3 +195,13 @@ def test_the_batcher_normalises_and_leaves_out_what_has_no_text(tmp_path: Path) 
     assert [(u.id, u.text) for u in batches.utterances()] == [("a", "hello two of you"), ("c", "yes")]
     assert batches.labelled_share == 0.4
     assert batcher([], None).labelled is None
+
+
+def test_what_is_rehearsed_is_handed_over_and_read_back(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere.jsonl"
+    write_jsonl(elsewhere, [Utterance("e", "/e.wav", 1.0, text="Xylophone 2")])
+    batcher = plugins.BATCHERS.build(Spec(kind="mixed", rehearse=str(elsewhere)), context(tmp_path))
+    batches = batcher([Utterance("c", "/c.wav", 1.0, text="yes")], None)
+    assert [(u.id, u.text) for u in batches.utterances()] == [("c", "yes"), ("e", "xylophone two")]
+    write_batches(tmp_path / "batches.json", batches)
+    assert read_batches(tmp_path / "batches.json") == batches

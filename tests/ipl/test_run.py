@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 import torch
 import yaml
 
-from raysr.errors import ConfigError, RunError
+from raysr.corpus.manifest import open_manifest, write_jsonl
+from raysr.decode.language_model import log_prob
+from raysr.errors import ConfigError, CorpusError, RunError
 from raysr.ipl.config import RunConfig, read_config
 from raysr.ipl.cycle import run_cycles
 from raysr.ipl.decisions import read_decisions
@@ -206,3 +209,30 @@ def test_a_run_starts_from_a_student_of_another_run_with_other_tokens(
     # CMVN is not trained: it tells whose encoder this was
     assert torch.equal(ours.model.cmvn_mean, theirs.model.cmvn_mean)
     assert turn(RunConfig.parse(config)) == folder
+
+
+def test_speech_from_elsewhere_is_rehearsed_and_teaches_the_language_model_nothing(
+    tmp_path: Path, tiny_config: TinyConfig
+) -> None:
+    config = tiny_config(tmp_path) | {"batcher": {"rehearse": str(tmp_path / "elsewhere.jsonl")}}
+    spoken = open_manifest(tmp_path / "dev.jsonl")
+    elsewhere = [replace(u, id=f"elsewhere-{u.id}", text="xylophone") for u in spoken]
+    write_jsonl(tmp_path / "elsewhere.jsonl", elsewhere)
+    config["run"]["cycles"] = 1
+    folder = turn(RunConfig.parse(config))
+    trained_on = [u.id for u in open_manifest(folder / "cycles/000/train/labelled.jsonl")]
+    assert trained_on == [f"labelled-{n}" for n in range(6)] + [u.id for u in elsewhere]
+    student = load_entry(Pool(folder / "pool").get("cycle-000"))
+    assert student.tokeniser.decode(student.tokeniser.encode("xylophone")) == "xylophone"
+    assert student.lm is not None
+    said, never = (log_prob(student.lm, student.tokeniser.encode(w)) for w in ("one", "xylophone"))
+    assert never < said - 10
+
+
+def test_a_rehearsal_that_is_not_there_is_named_before_anything_is_labelled(
+    tmp_path: Path, tiny_config: TinyConfig
+) -> None:
+    config = tiny_config(tmp_path) | {"batcher": {"rehearse": str(tmp_path / "gone.jsonl")}}
+    with pytest.raises(CorpusError, match=r"gone\.jsonl"):
+        turn(RunConfig.parse(config))
+    assert not list((tmp_path / "run").rglob("predictions*"))
