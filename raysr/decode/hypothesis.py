@@ -1,6 +1,7 @@
 """A hypothesis: one transcript of an utterance, the parts of its score, and what is known of each token."""
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 BLANK = 0
@@ -48,3 +49,10 @@ def mean_confidence(confidences: tuple[float, ...]) -> float:
 
 
 EMPTY = Hypothesis(tokens=(), score=0.0, ctc=0.0, lm=0.0, attention=None, times=(), confidences=())
+
+
+def common_prefix(sequences: Collection[tuple[int, ...]] | Collection[list[int]]) -> tuple[int, ...]:
+    """Return the tokens that all of one or more sequences begin with."""
+    first, last = min(map(tuple, sequences)), max(map(tuple, sequences))
+    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    return first[: min(same, len(last))]

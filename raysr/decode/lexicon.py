@@ -1,12 +1,12 @@
 """A lexicon as a prefix tree over tokens, laid out in arrays so that many prefixes are followed at once."""
 
 from collections.abc import Sequence
-from itertools import pairwise, zip_longest
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from raysr.decode.hypothesis import EOS
+from raysr.decode.hypothesis import EOS, common_prefix
 
 Integers = NDArray[np.int64]
 
@@ -64,7 +64,7 @@ class Lexicon:
         path = [ROOT]
         before: tuple[int, ...] = ()
         for place, spelling in enumerate(spellings):
-            shared = sum(1 for _ in _same_start(before, spelling))
+            shared = len(common_prefix([before, spelling]))
             del path[shared + 1 :]
             for step in spelling[shared:]:
                 edges.append((path[-1], step, len(first)))
@@ -89,12 +89,3 @@ class Lexicon:
         for child, above in zip(node[::-1].tolist(), parent[::-1].tolist(), strict=True):
             below[above] += below[child]
         return below
-
-
-def _same_start(one: tuple[int, ...], other: tuple[int, ...]) -> list[int]:
-    same = []
-    for a, b in zip_longest(one, other):
-        if a != b:
-            break
-        same.append(a)
-    return same

@@ -12,7 +12,7 @@ from torch import Tensor
 from raysr.config import Config
 from raysr.decode.beam_state import BeamState, Floats, Integers, Prefixes
 from raysr.decode.beam_step import choose, extensions, follow, merge, stay
-from raysr.decode.hypothesis import BLANK, Hypothesis
+from raysr.decode.hypothesis import BLANK, Hypothesis, common_prefix
 from raysr.decode.language_model import LanguageModel
 
 
@@ -84,7 +84,7 @@ class PrefixBeam:
         """Return for every utterance the tokens all kept prefixes begin with; no later frame changes them."""
         alive = np.isfinite(state.prefixes.total())
         return [
-            _common_prefix([state.trace(b, int(k))[0] for k in np.flatnonzero(row)])
+            common_prefix([state.trace(b, int(k))[0] for k in np.flatnonzero(row)])
             for b, row in enumerate(alive)
         ]
 
@@ -163,9 +163,3 @@ class PrefixBeam:
         tokens, times, peaks = state.trace(utterance, place)
         confidences = tuple(float(c) for c in np.exp(peaks))
         return Hypothesis(tuple(tokens), score, ctc, lm, None, tuple(times), confidences)
-
-
-def _common_prefix(sequences: list[list[int]]) -> tuple[int, ...]:
-    first, last = min(sequences), max(sequences)
-    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
-    return tuple(first[: min(same, len(last))])
