@@ -8,13 +8,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 PATIENCE_S = 280
+# a shell starts what it runs in the background deaf to Ctrl-C, and the tests may be that
+PROGRAM = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from raysr.cli import main
+main()
+"""
 
 
 def start(*arguments: str | Path, address: str | None = None) -> "subprocess.Popen[str]":
     """Start a command that joins the Ray at ``address``, or has one of its own."""
     environment = {k: v for k, v in os.environ.items() if k not in {"RAY_ADDRESS", "PYTHONPATH"}}
     environment |= {"RAY_ADDRESS": address} if address else {}
-    command = [sys.executable, "-c", "from raysr.cli import main; main()", *map(str, arguments)]
+    command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
     return subprocess.Popen(
         command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
