@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.textbook_beam import TextbookBeam
 from raysr.decode.language_model import LanguageModel, log_prob
 from raysr.decode.lexicon import Lexicon
 from raysr.decode.mixture import Mixture
@@ -62,6 +63,26 @@ def test_an_unpruned_beam_sums_every_alignment(seed: int, frames: int, vocab: in
     assert {h.tokens: pytest.approx(h.ctc, abs=1e-5) for h in found} == expected
     assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)
     assert sum(math.exp(h.ctc) for h in found) == pytest.approx(1.0, abs=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    frames=st.integers(1, 30),
+    vocab=st.integers(4, 30),
+    beam=st.integers(1, 12),
+    peaky=st.sampled_from([0.3, 1.0, 3.0]),
+    with_lm=st.booleans(),
+)
+def test_a_pruned_beam_finds_what_the_textbook_search_does(
+    seed: int, frames: int, vocab: int, beam: int, peaky: float, with_lm: bool
+) -> None:
+    log_probs = posteriors(seed, 1, frames, vocab, peaky)
+    lm = small_lm(vocab) if with_lm else None
+    config = PrefixBeamConfig(beam=beam, token_beam=vocab, blank_skip=1.0, lm_weight=0.5)
+    ((ours,),) = PrefixBeam(config, lm).decode(log_probs, torch.tensor([frames]), n=1)
+    tokens, score = TextbookBeam(beam, vocab, lm, 0.5).decode(log_probs[0].numpy())
+    assert (ours.tokens, ours.score) == (tokens, pytest.approx(score, abs=1e-4))
 
 
 @pytest.mark.parametrize("lm", [small_lm(4), small_word_lm()], ids=["tokens", "words"])
