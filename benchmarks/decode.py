@@ -24,6 +24,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import groupby, product
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -76,6 +77,8 @@ def main() -> None:
     parser.add_argument("--utterances", type=int, default=96, help="of the demo corpus's clean test set")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
+    if find_spec("flashlight") is None:
+        raise SystemExit("error: the C++ search is in a package of its own: pip install -e '.[bench]'")
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
