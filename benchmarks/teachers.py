@@ -3,8 +3,8 @@
 python -m benchmarks.teachers data/speech/held-out --json results/teachers.json
 python -m benchmarks.teachers data/speech/train --truth data/speech/train/truth.jsonl --json results/labels.json
 
-A teacher is its kind or, as under `builder.teachers`, '{kind: pool_model, pool: runs/demo/pool}'. Speed is how many
-seconds of audio it reads in one second, in one process.
+A teacher is its kind or, as under `builder.teachers`, its kind and options:
+'{kind: pool_model, entries: [runs/demo/pool/cycle-002]}'. Speed is seconds of audio read in one second, in one process.
 """
 
 import argparse
@@ -20,8 +20,9 @@ from raysr.config import Spec
 from raysr.corpus.load import load_waveform
 from raysr.corpus.manifest import load_truth, open_manifest
 from raysr.corpus.utterance import Utterance
+from raysr.errors import RaysrError
 from raysr.evaluate.wer import score, total
-from raysr.teachers.base import TEACHERS, TeacherContext
+from raysr.teachers.base import TEACHERS, TeacherContext, Waveform
 
 
 def main() -> None:
@@ -40,18 +41,20 @@ def main() -> None:
     if not transcribed:
         raise SystemExit(f"{options.manifest} has no transcripts: name a file of them with --truth")
     utterances, texts = zip(*transcribed, strict=True)
-    results = {name: measure(name, utterances, texts) for name in options.teachers}
+    waveforms = [load_waveform(u) for u in utterances]
+    results = {name: measure(name, utterances, waveforms, texts) for name in options.teachers}
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(results, indent=1) + "\n")
     print(as_table(results))
 
 
-def measure(teacher: str, utterances: Sequence[Utterance], texts: Sequence[str]) -> dict[str, Any]:
+def measure(
+    teacher: str, utterances: Sequence[Utterance], waveforms: Sequence[Waveform], texts: Sequence[str]
+) -> dict[str, Any]:
     """Return error counts and speed of one teacher; what it fails on counts as nothing heard."""
     written = yaml.safe_load(teacher)
     spec = Spec(**(written if isinstance(written, dict) else {"kind": written}))
     built = TEACHERS.build(spec, TeacherContext())
-    waveforms = [load_waveform(u) for u in utterances]
     started = time.perf_counter()
     outputs = [output for waveform in waveforms for output in built.transcribe([waveform])]
     seconds = time.perf_counter() - started
@@ -79,4 +82,7 @@ def as_table(results: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except RaysrError as error:
+        raise SystemExit(f"error: {error}") from None

@@ -1,4 +1,4 @@
-"""What a measurement's key covers: every file that its code can run, and no other."""
+"""Measurements: `make bench` can start each, and a key covers every file that its code can run, and no other."""
 
 import json
 import subprocess
@@ -41,3 +41,17 @@ def test_every_module_that_a_cell_loads_is_covered() -> None:
 )
 def test_files_are_covered_by_what_they_can_change(file: str, covered: bool) -> None:
     assert ((ROOT / file) in reached(CELL)) == covered
+
+
+def test_make_bench_gives_every_measurement_what_it_requires() -> None:
+    planned = subprocess.run(
+        ["make", "--dry-run", "--silent", "bench"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    commands = [line.split()[1:] for line in planned.stdout.splitlines() if " -m benchmarks." in line]
+    assert len(commands) > 1
+    for command in commands:
+        # argparse names what is missing before what it does not know, and runs nothing either way
+        told = subprocess.run(
+            [sys.executable, *command, "--no-such-option"], cwd=ROOT, capture_output=True, text=True
+        )
+        assert "unrecognized arguments: --no-such-option" in told.stderr, command
