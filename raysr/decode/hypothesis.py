@@ -20,6 +20,7 @@ class Hypothesis:
         attention: log p(tokens, eos | audio) of the attention decoder; None when it was not asked.
         times: for each token the encoder frame, from 0, at which its posterior peaks on the best alignment.
         confidences: for each token the CTC posterior at that frame, in [0, 1].
+        bias: what boosted phrases are worth to it.
     """
 
     tokens: tuple[int, ...]
@@ -29,6 +30,7 @@ class Hypothesis:
     attention: float | None
     times: tuple[int, ...]
     confidences: tuple[float, ...]
+    bias: float = 0.0
 
     @property
     def normalised_score(self) -> float:
