@@ -13,6 +13,12 @@ ENCODERS = Slot(
         "transformer": "raysr.model.transformer:TransformerEncoder",
     },
 )
+DECODERS = Slot(
+    "decoder",
+    {
+        "transformer": "raysr.model.transformer_decoder:TransformerDecoder",
+    },
+)
 
 
 class EncoderConfig(Config):
@@ -55,10 +61,17 @@ class EncoderConfig(Config):
 class DecoderConfig(Config):
     """The attention decoder; its width is the encoder's."""
 
+    kind: str = "transformer"
     layers: int = Field(default=1, ge=1)
     heads: int = Field(default=4, ge=1)
     feed_forward: int = Field(default=256, ge=1)
     dropout: float = Field(default=0.1, ge=0, lt=1)
+
+    @field_validator("kind")
+    @classmethod
+    def _known_kind(cls, kind: str) -> str:
+        DECODERS.resolve(kind)
+        return kind
 
 
 class ModelConfig(Config):

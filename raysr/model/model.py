@@ -1,17 +1,18 @@
 """The hybrid CTC/attention recogniser (Watanabe et al. 2017): features in, losses and scores out."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from raysr.errors import ConfigError
-from raysr.model.config import ENCODERS, ModelConfig
+from raysr.model.config import DECODERS, ENCODERS, ModelConfig
 from raysr.model.ctc import CtcHead, frames_needed
-from raysr.model.decoder import AttentionDecoder, append_eos, label_smoothing_loss
+from raysr.model.decoder import AttentionDecoder
 from raysr.model.encoder import BlockEncoder
+from raysr.model.losses import append_eos, label_smoothing_loss
 from raysr.model.mask import FULL_CONTEXT, Chunk, sample_chunk, valid_frames
 
 FRAME_SHIFT_MS = 10
@@ -66,7 +67,9 @@ class AsrModel(nn.Module):
         self.register_buffer("cmvn_inverse_std", torch.ones(config.mel_bins))
         self.encoder: BlockEncoder = ENCODERS.resolve(config.encoder.kind)(config.encoder, config.mel_bins)
         self.ctc = CtcHead(dim, vocab_size) if config.ctc_weight > 0 else None
-        self.decoder = AttentionDecoder(config.decoder, dim, vocab_size) if config.ctc_weight < 1 else None
+        self.decoder: AttentionDecoder[Any] | None = None
+        if config.ctc_weight < 1:
+            self.decoder = DECODERS.resolve(config.decoder.kind)(config.decoder, dim, vocab_size)
 
     def set_cmvn(self, mean: Tensor, inverse_std: Tensor) -> None:
         """Set the global mean and 1 / standard deviation, each (mel_bins,)."""

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysr.errors import ConfigError
-from raysr.model.decoder import EOS, append_eos, label_smoothing_loss
+from raysr.model.decoder import EOS
+from raysr.model.losses import append_eos, label_smoothing_loss
 from raysr.model.model import AsrModel
 
 MakeModel = Callable[..., AsrModel]
