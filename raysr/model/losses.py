@@ -9,6 +9,13 @@ from torch import Tensor
 from raysr.model.decoder import EOS
 
 
+def reversed_tokens(tokens: Tensor, lengths: Tensor) -> Tensor:
+    """Return the tokens (…, U) right to left, each text within its length; padding stays where it is."""
+    steps = torch.arange(tokens.shape[-1], device=tokens.device)
+    mirrored = lengths.unsqueeze(-1) - 1 - steps
+    return tokens.gather(-1, torch.where(mirrored < 0, steps, mirrored))
+
+
 def append_eos(tokens: Tensor, lengths: Tensor) -> Tensor:
     """Return targets (…, U + 1): the tokens (…, U), eos after the last one, and -1 from there on."""
     steps = torch.arange(tokens.shape[-1] + 1, device=tokens.device)

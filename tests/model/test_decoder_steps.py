@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from raysr.model.config import DECODERS, DecoderConfig
 from raysr.model.decoder import SOS, AttentionDecoder
@@ -15,6 +16,35 @@ from raysr.model.model import AsrModel
 
 MakeModel = Callable[..., AsrModel]
 DIM, VOCABULARY = 8, 6
+
+
+class Bigram(AttentionDecoder[Tensor]):
+    """A user's own decoder: the next token depends on the last one and the mean of the valid frames."""
+
+    def __init__(self, config: DecoderConfig, dim: int, vocab_size: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, dim)
+        self.output = nn.Linear(dim, vocab_size)
+
+    def forward(self, memory: Tensor, memory_valid: Tensor, tokens: Tensor) -> Tensor:
+        state = self.initial_state(memory, memory_valid, tokens.shape[1])
+        return self.output(self.embedding(F.pad(tokens, (1, 0), value=SOS)) + state[:, None, None])
+
+    def initial_state(self, memory: Tensor, memory_valid: Tensor, sequences: int) -> Tensor:
+        frames = memory_valid.sum(dim=1, keepdim=True).clamp(min=1)
+        return memory.masked_fill(~memory_valid.unsqueeze(-1), 0.0).sum(dim=1) / frames
+
+    def step(self, state: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        return self.output(self.embedding(tokens) + state[:, None]), state
+
+    def reorder(self, state: Tensor, source: Tensor) -> Tensor:
+        return state
+
+    def select(self, state: Tensor, utterances: Tensor) -> Tensor:
+        return state[utterances]
+
+
+KINDS = [*DECODERS.known, f"{__name__}:Bigram"]
 
 
 def build(kind: str, **options: Any) -> AttentionDecoder[Any]:
@@ -31,7 +61,7 @@ def memory_of(lengths: list[int]) -> tuple[Tensor, Tensor]:
     return torch.randn(*valid.shape, DIM, generator=generator), valid
 
 
-@pytest.mark.parametrize("kind", DECODERS.known)
+@pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=40, deadline=None)
 @given(
     lengths=st.lists(st.integers(0, 7), min_size=1, max_size=4),
@@ -63,7 +93,7 @@ def test_steps_of_a_beam_that_grows_and_shrinks_equal_the_forward(
         texts = torch.cat((parents, tokens.unsqueeze(-1)), dim=-1)
 
 
-@pytest.mark.parametrize("kind", DECODERS.known)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_state_can_be_gone_on_from_twice(kind: str) -> None:
     decoder = build(kind)
     _, state = decoder.step(decoder.initial_state(*memory_of([5, 3]), sequences=2), torch.full((2, 2), SOS))
@@ -73,7 +103,7 @@ def test_a_state_can_be_gone_on_from_twice(kind: str) -> None:
     assert again.equal(first)
 
 
-@pytest.mark.parametrize("kind", DECODERS.known)
+@pytest.mark.parametrize("kind", KINDS)
 def test_frames_that_are_not_valid_change_nothing(kind: str) -> None:
     decoder = build(kind)
     memory, valid = memory_of([6, 4])
@@ -86,7 +116,7 @@ def test_frames_that_are_not_valid_change_nothing(kind: str) -> None:
     torch.testing.assert_close(decoder(louder, valid, tokens), together, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("kind", DECODERS.known)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_memory_without_a_frame_gives_finite_logits(kind: str) -> None:
     decoder = build(kind)
     memory, valid = torch.randn(2, 0, DIM), torch.zeros(2, 0, dtype=torch.bool)
@@ -95,7 +125,7 @@ def test_a_memory_without_a_frame_gives_finite_logits(kind: str) -> None:
     assert decoder.step(state, torch.full((2, 1), SOS))[0].isfinite().all()
 
 
-@pytest.mark.parametrize("kind", DECODERS.known)
+@pytest.mark.parametrize("kind", KINDS)
 def test_steps_under_autocast_are_nearly_those_in_float32(kind: str) -> None:
     decoder = build(kind)
     memory, valid = memory_of([6, 4])
@@ -111,3 +141,14 @@ def test_steps_under_autocast_are_nearly_those_in_float32(kind: str) -> None:
     expected = logits()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         torch.testing.assert_close(logits().float(), expected, atol=0.05, rtol=0.05)
+
+
+def test_a_users_own_decoder_trains_both_ways(make_model: MakeModel) -> None:
+    model = make_model(decoder=f"{__name__}:Bigram", reverse_weight=0.3)
+    assert isinstance(model.decoder, Bigram)
+    assert isinstance(model.reverse_decoder, Bigram)
+    model.loss(
+        torch.randn(1, 40, 32), torch.tensor([40]), torch.tensor([[3, 4]]), torch.tensor([2])
+    ).attention.backward()
+    assert model.reverse_decoder.embedding.weight.grad is not None
+    assert model.reverse_decoder.embedding.weight.grad[[SOS, 3, 4]].any(dim=1).all()
