@@ -2,18 +2,16 @@
 
 Word-level: at every token of the text the student is to have the teacher's distribution. Sequence-level: it
 learns the teacher's beam output as if it were the text. Interpolation: it learns that hypothesis of the teacher's
-n-best list which is nearest to the reference, see :func:`nearest`.
+n-best list which is nearest to the reference, see :func:`raysr.decode.nearest.nearest`.
 """
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from rapidfuzz.distance.Levenshtein import distance
 from torch import Tensor
 
-from raysr.model.losses import log_softmax
+from raysr.model.losses import at_least_float32, log_softmax
 
 
 class Distributions(NamedTuple):
@@ -56,7 +54,7 @@ def top(logits: Tensor, k: int) -> Distributions:
 
 def dense(teacher: Distributions, vocab_size: int) -> Tensor:
     """Return the log-probabilities (…, V) of every token."""
-    log_probs, ids = teacher
+    log_probs, ids = at_least_float32(teacher.log_probs), teacher.ids
     if ids is None:
         return log_probs
     others = vocab_size - log_probs.shape[-1]
@@ -81,23 +79,10 @@ def word_level_loss(
     given = tuple(teacher.log_probs.shape)
     if given[:-1] != logits.shape[:-1] or (teacher.ids is None and given[-1] != vocab_size):
         raise ValueError(f"distributions of shape {given} cannot teach logits of shape {tuple(logits.shape)}")
-    student = log_softmax(logits / temperature)
+    student = log_softmax(logits, temperature)
     with torch.no_grad():
-        log_probs = dense(teacher, vocab_size).to(student.dtype)
+        log_probs = dense(teacher, vocab_size).masked_fill(~valid.unsqueeze(-1), 0.0)
         # The softmax also repairs what storing in few bits has done to the sum.
-        wanted = log_softmax(log_probs.masked_fill(~valid.unsqueeze(-1), 0.0) / temperature).exp()
+        wanted = log_softmax(log_probs, temperature).exp().to(student.dtype)
     divergence = (torch.xlogy(wanted, wanted) - wanted * student).sum(dim=-1)
     return temperature**2 * divergence.masked_fill(~valid, 0.0)
-
-
-def nearest(reference: str, hypotheses: Sequence[str], scores: Sequence[float]) -> int:
-    """Return which hypothesis has the fewest word errors against the reference; of equals the best scored.
-
-    Raises ValueError for an empty n-best list.
-    """
-    words = reference.split()
-    ranked = [
-        (distance(words, hypothesis.split()), -score)
-        for hypothesis, score in zip(hypotheses, scores, strict=True)
-    ]
-    return min(range(len(ranked)), key=ranked.__getitem__)

@@ -24,10 +24,15 @@ def append_eos(tokens: Tensor, lengths: Tensor) -> Tensor:
     return targets.masked_fill(steps == end, EOS).masked_fill(steps > end, -1)
 
 
-def log_softmax(logits: Tensor) -> Tensor:
-    """Return log-probabilities over the last dimension in float32, or in float64 where the logits are."""
+def at_least_float32(x: Tensor) -> Tensor:
+    """Return ``x`` in float32, or in float64 where it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def log_softmax(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Return log-probabilities over the last dimension of logits / temperature, in float32 under autocast."""
     with torch.autocast(logits.device.type, enabled=False):
-        return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=-1)
+        return (at_least_float32(logits) / temperature).log_softmax(dim=-1)
 
 
 def label_smoothing_loss(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:

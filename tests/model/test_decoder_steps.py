@@ -125,8 +125,9 @@ def test_a_memory_without_a_frame_gives_finite_logits(kind: str) -> None:
     assert decoder.step(state, torch.full((2, 1), SOS))[0].isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("kind", KINDS)
-def test_steps_under_autocast_are_nearly_those_in_float32(kind: str) -> None:
+def test_steps_under_autocast_are_nearly_those_in_float32(kind: str, dtype: torch.dtype) -> None:
     decoder = build(kind)
     memory, valid = memory_of([6, 4])
     tokens = torch.tensor([[[SOS, 3, 4, 5]], [[SOS, 5, 5, 1]]])
@@ -139,7 +140,7 @@ def test_steps_under_autocast_are_nearly_those_in_float32(kind: str) -> None:
         return torch.stack(out)
 
     expected = logits()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=dtype):
         torch.testing.assert_close(logits().float(), expected, atol=0.05, rtol=0.05)
 
 

@@ -92,13 +92,14 @@ def test_the_generator_decides_the_chunk_of_a_training_batch(make_model: MakeMod
     assert len(set(map(tuple, losses.values()))) > 1
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("decoder", DECODERS.known)
 def test_autocast_gives_nearly_the_same_loss_in_float32(
-    make_model: MakeModel, batch: Batch, decoder: str
+    make_model: MakeModel, batch: Batch, decoder: str, dtype: torch.dtype
 ) -> None:
     model = make_model(decoder=decoder, reverse_weight=0.3)
     expected = model.loss(*batch)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=dtype):
         losses = model.loss(*batch)
         log_probs = model.ctc_log_probs(model.encode(*batch[:2]).out)
     assert log_probs.dtype == losses.ctc.dtype == losses.attention.dtype == torch.float32
