@@ -63,6 +63,8 @@ class AttentionCache(NamedTuple):
 
 def delay(waiting: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Push (S, c, …) into a queue (S, w, …); return the first c of what is in it, and the rest."""
+    if waiting.shape[1] == 0:
+        return x, waiting
     queue = torch.cat((waiting, x), dim=1)
     return queue[:, : x.shape[1]], queue[:, x.shape[1] :]
 
@@ -110,13 +112,12 @@ class SelfAttention(nn.Module):
         value = torch.cat((cache.value, value), dim=1)
         seen = torch.cat((cache.valid, valid), dim=1)  # (S, K)
         size, end = x.shape[1], key.shape[1] - waiting.shape[1]
-        own = slice(end - size, end)
-        # A frame that does not count sees itself: a row of softmax over nothing would be NaN.
-        itself = torch.eye(key.shape[1], dtype=torch.bool, device=x.device)[own]  # (c, K)
-        mask = (seen.unsqueeze(1) | itself).unsqueeze(1)  # (S, 1, c, K)
+        # Where no key counts all are seen: a softmax over nothing would be NaN.
+        mask = (seen | ~seen.any(dim=1, keepdim=True))[:, None, None]  # (S, 1, 1, K)
         query = rotate(query, Rotary(positions.cos[:end], positions.sin[:end]))
         attended = self.output(_attend(query, rotate(key, positions), value, mask))
-        return attended, seen[:, own], AttentionCache(waiting, key[:, size:], value[:, size:], seen[:, size:])
+        following = AttentionCache(waiting, key[:, size:], value[:, size:], seen[:, size:])
+        return attended, seen[:, end - size : end], following
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         heads = self.projection(x).unflatten(-1, (3, self.heads, self.head_dim))  # (B, T, 3, H, head_dim)
