@@ -1,5 +1,6 @@
 """The hybrid CTC/attention recogniser (Watanabe et al. 2017): features in, losses and scores out."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,9 +12,9 @@ from raysr.model.config import DECODERS, ENCODERS, ModelConfig
 from raysr.model.ctc import CtcHead, frames_needed
 from raysr.model.decoder import AttentionDecoder
 from raysr.model.distillation import Distributions, SequenceLevel, WordLevel
-from raysr.model.encoder import BlockEncoder
+from raysr.model.encoder import Encoder
 from raysr.model.losses import reversed_tokens
-from raysr.model.mask import FULL_CONTEXT, Chunk, sample_chunk
+from raysr.model.mask import Chunk
 from raysr.model.teacher_forcing import attention_loss, distributions, token_log_probs
 
 FRAME_SHIFT_MS = 10
@@ -65,7 +66,7 @@ class AsrModel(nn.Module):
         dim = config.encoder.dim
         self.register_buffer("cmvn_mean", torch.zeros(config.mel_bins))
         self.register_buffer("cmvn_inverse_std", torch.ones(config.mel_bins))
-        self.encoder: BlockEncoder = ENCODERS.resolve(config.encoder.kind)(config.encoder, config.mel_bins)
+        self.encoder: Encoder = ENCODERS.resolve(config.encoder.kind)(config.encoder, config.mel_bins)
         self.ctc = CtcHead(dim, vocab_size) if config.ctc_weight > 0 else None
         self.decoder = self._build_decoder(config.decoder.layers)
         self.reverse_decoder = self._build_decoder(config.decoder.reverse_layers)
@@ -80,14 +81,22 @@ class AsrModel(nn.Module):
         return (features.to(self.cmvn_mean.dtype) - self.cmvn_mean) * self.cmvn_inverse_std
 
     def output_frames(self, frames: int) -> int:
-        """Return how many encoder frames T' come of ``frames`` fbank frames: see :class:`Subsampling`."""
-        return self.encoder.subsampling.output_frames(frames)
+        """Return how many encoder frames T' come of ``frames`` fbank frames: see :class:`Encoder`."""
+        return self.encoder.output_frames(frames)
 
     def latency(self, chunk: int) -> Latency:
-        """Return the algorithmic latency of streaming in chunks of ``chunk`` encoder frames."""
-        subsampling = self.encoder.subsampling
-        last = (subsampling.window - 1) * FRAME_SHIFT_MS + FRAME_WINDOW_MS
-        first = (chunk - 1) * subsampling.hop * FRAME_SHIFT_MS + last
+        """Return the algorithmic latency of streaming in chunks of ``chunk`` encoder frames.
+
+        It includes the look-ahead of chunk-flow, and is infinite for an encoder that does not stream, and for
+        full context (< 0): those wait for the end of the utterance.
+        """
+        encoder = self.encoder
+        if chunk < 0 or not encoder.streams:
+            return Latency(math.inf, math.inf)
+        frame_ms = encoder.hop * FRAME_SHIFT_MS
+        lookahead = encoder.lookahead(self.check_chunk(chunk, 0)) * frame_ms
+        last = (encoder.window - 1) * FRAME_SHIFT_MS + FRAME_WINDOW_MS + lookahead
+        first = (chunk - 1) * frame_ms + last
         return Latency(worst_ms=first, mean_ms=(first + last) / 2)
 
     def encode(
@@ -95,7 +104,8 @@ class AsrModel(nn.Module):
     ) -> Encoded:
         """Encode raw fbank (B, T, mel_bins) with lengths (B,).
 
-        ``chunk_size`` < 0 is full context; > 0 masks the attention to chunks of that many output frames and
+        ``chunk_size`` < 0 is the widest context of training, which is full but for the attention kinds
+        ``left``, ``chunk`` and ``flow``; > 0 masks the attention to chunks of that many output frames and
         ``left_chunks`` chunks to their left (< 0: all), which is what streaming computes. T' is
         ``output_frames(T)``, 0 when T is shorter than one window.
         """
@@ -104,16 +114,10 @@ class AsrModel(nn.Module):
         return Encoded(out[:, : self.output_frames(features.shape[1])], out_lengths)
 
     def check_chunk(self, chunk_size: int, left_chunks: int) -> Chunk:
-        """Return the chunk mask to use; raise :class:`ConfigError` for one that this model cannot compute."""
-        if chunk_size < 0:
-            return FULL_CONTEXT
+        """Return the context to use; raise :class:`ConfigError` for one that this model cannot compute."""
         if chunk_size == 0:
             raise ConfigError("chunk_size: 0 is no chunk; give a number of frames, or -1 for full context")
-        if not self.config.encoder.dynamic_chunk:
-            raise ConfigError(
-                "chunk_size: this model knows full context only; train one with encoder.dynamic_chunk: true"
-            )
-        return Chunk(chunk_size, left_chunks)
+        return self.encoder.context(chunk_size, left_chunks)
 
     def ctc_log_probs(self, out: Tensor) -> Tensor:
         """(B, T', D) -> log-probabilities (B, T', V), float32."""
@@ -146,14 +150,19 @@ class AsrModel(nn.Module):
 
         Each part is summed over the utterance and averaged over the batch. Utterances with fewer frames than
         their tokens need in CTC count as 0 in both parts, so that sums over ranks stay exact. With
-        ``dynamic_chunk``, a training batch's chunk is drawn from ``generator`` (a CPU one; None: torch's
-        global one); in eval mode the loss is that of full context.
+        ``dynamic`` attention a training batch's context is drawn from ``generator`` (a CPU one; None:
+        torch's global one); in eval mode the loss is that of the widest context of training.
 
         ``distillation`` by word is for the left-to-right decoder, and raises :class:`ConfigError` where there
         is none; by sequence it is for every part.
         """
         weight = self.config.ctc_weight
-        out, out_lengths = self.encoder(self.normalise(features), lengths, self._training_chunk(generator))
+        context = (
+            self.encoder.training_context(features.shape[1], generator)
+            if self.training
+            else self.check_chunk(-1, -1)
+        )
+        out, out_lengths = self.encoder(self.normalise(features), lengths, context)
         words = distillation if isinstance(distillation, WordLevel) else None
         if words is not None and self.decoder is None:
             raise ConfigError("ctc_weight: 1 leaves no attention decoder to distil into word by word")
@@ -229,12 +238,6 @@ class AsrModel(nn.Module):
             config, self.config.encoder.dim, self.vocab_size
         )
         return decoder
-
-    def _training_chunk(self, generator: torch.Generator | None) -> Chunk:
-        encoder = self.config.encoder
-        if not (self.training and encoder.dynamic_chunk):
-            return FULL_CONTEXT
-        return sample_chunk(encoder.max_chunk, encoder.left_chunks, encoder.full_context_share, generator)
 
     def _ctc(self, out: Tensor, lengths: Tensor, tokens: Tensor, token_lengths: Tensor) -> Tensor:
         if self.ctc is None:

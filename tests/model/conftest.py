@@ -43,6 +43,8 @@ def make_model() -> Callable[..., AsrModel]:
             "kernel": 5,
             "subsampling_channels": 4,
         }
+        if encoder.get("kind") == "blstm":
+            sizes["layers"] = 4  # the fewest that subsampling 8 takes
         config = ModelConfig(
             mel_bins=32,
             encoder=EncoderConfig(dropout=dropout, **(sizes | encoder)),
