@@ -34,7 +34,7 @@ class SegmentDecoder:
         self._config = config
         self._tokeniser = tokeniser
         self._lm = lm
-        self._frame_seconds = model.encoder.subsampling.hop * FRAME_SHIFT_MS / 1000
+        self._frame_seconds = model.encoder.hop * FRAME_SHIFT_MS / 1000
         self._endpointer = Endpointer(config.endpoint, self._frame_seconds)
         self._frame = 0
         self._segment = 0

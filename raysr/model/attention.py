@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from raysr.model.mask import Chunk
+
 
 class Rotary(NamedTuple):
     """Rotation of positions 0 .. T-1, each (T, 1, head_dim / 2)."""
@@ -33,11 +35,38 @@ def rotate(x: Tensor, positions: Rotary) -> Tensor:
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
 
 
-class KeyValueCache(NamedTuple):
-    """Keys (before rotation) and values of the frames to the left, each (B, L, H, head_dim)."""
+class AttentionCache(NamedTuple):
+    """What self-attention remembers of S streams that come in chunks of c frames."""
 
+    query: Tensor
+    """Of the frames that still wait for their chunks to the right, (S, right x c, H, head_dim)."""
     key: Tensor
+    """Before rotation, (S, (left + right) x c, H, head_dim)."""
     value: Tensor
+    valid: Tensor
+    """Which keys are frames of their stream, (S, (left + right) x c)."""
+
+    @property
+    def frames(self) -> int:
+        """How many keys there is room for."""
+        return self.key.shape[1]
+
+    def with_left(self, frames: int) -> "AttentionCache":
+        """Return a cache with room for ``frames`` to the left of a chunk: the oldest are cut, or zeros added."""
+        more = frames + self.query.shape[1] - self.frames
+        return self._replace(
+            key=F.pad(self.key, (0, 0, 0, 0, more, 0)),
+            value=F.pad(self.value, (0, 0, 0, 0, more, 0)),
+            valid=F.pad(self.valid, (more, 0)),
+        )
+
+
+def delay(waiting: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Push (S, c, …) into a queue (S, w, …); return the first c of what is in it, and the rest."""
+    if waiting.shape[1] == 0:
+        return x, waiting
+    queue = torch.cat((waiting, x), dim=1)
+    return queue[:, : x.shape[1]], queue[:, x.shape[1] :]
 
 
 class SelfAttention(nn.Module):
@@ -57,29 +86,56 @@ class SelfAttention(nn.Module):
             query, key = rotate(query, positions), rotate(key, positions)
         return self.output(_attend(query, key, value, mask, causal=mask is None))
 
-    def initial_cache(self, batch: int) -> KeyValueCache:
-        empty = self.projection.weight.new_zeros(batch, 0, self.heads, self.head_dim)
-        return KeyValueCache(empty, empty)
+    def initial_cache(self, slots: int, chunk: Chunk) -> AttentionCache:
+        """Return the cache of ``slots`` streams that have not begun."""
+        right = chunk.right * chunk.size
+        frames = right + max(chunk.left, 0) * chunk.size
+        zeros = self.projection.weight.new_zeros
+        return AttentionCache(
+            query=zeros(slots, right, self.heads, self.head_dim),
+            key=zeros(slots, frames, self.heads, self.head_dim),
+            value=zeros(slots, frames, self.heads, self.head_dim),
+            valid=zeros(slots, frames, dtype=torch.bool),
+        )
 
     def step(
-        self, x: Tensor, cache: KeyValueCache, positions: Rotary, keep: int
-    ) -> tuple[Tensor, KeyValueCache]:
-        """Attend from one chunk to itself and to the cache; keep the last ``keep`` frames (< 0: all).
+        self, x: Tensor, valid: Tensor, cache: AttentionCache, positions: Rotary
+    ) -> tuple[Tensor, Tensor, AttentionCache]:
+        """Read a chunk (S, c, D), of whose frames those in ``valid`` (S, c) count.
 
-        ``positions`` covers the cache and the chunk.
+        Return the attention (S, c, D) from the chunk before it by as many chunks as there are to the right,
+        which of those frames count, and the next cache. ``positions`` covers the cache and the chunk.
         """
         query, key, value = self._project(x)
-        key = torch.cat((cache.key, key), dim=1)
+        query, waiting = delay(cache.query, query)
+        key = torch.cat((cache.key, key), dim=1)  # (S, K, H, head_dim)
         value = torch.cat((cache.value, value), dim=1)
-        seen = key.shape[1]
-        attended = _attend(rotate(query, positions), rotate(key, positions), value)
-        first = 0 if keep < 0 else max(seen - keep, 0)
-        return self.output(attended), KeyValueCache(key[:, first:], value[:, first:])
+        seen = torch.cat((cache.valid, valid), dim=1)  # (S, K)
+        size, end = x.shape[1], key.shape[1] - waiting.shape[1]
+        # Where no key counts all are seen: a softmax over nothing would be NaN.
+        mask = (seen | ~seen.any(dim=1, keepdim=True))[:, None, None]  # (S, 1, 1, K)
+        query = rotate(query, Rotary(positions.cos[:end], positions.sin[:end]))
+        attended = self.output(_attend(query, rotate(key, positions), value, mask))
+        following = AttentionCache(waiting, key[:, size:], value[:, size:], seen[:, size:])
+        return attended, seen[:, end - size : end], following
+
+    def extend(self, x: Tensor, past: "KeyValue") -> tuple[Tensor, "KeyValue"]:
+        """Attend from one more step (B, 1, dim) to the past and to itself: the causal forward, step by step."""
+        query, key, value = self._project(x)
+        past = KeyValue(torch.cat((past.key, key), dim=1), torch.cat((past.value, value), dim=1))
+        return self.output(_attend(query, past.key, past.value)), past
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         heads = self.projection(x).unflatten(-1, (3, self.heads, self.head_dim))  # (B, T, 3, H, head_dim)
         query, key, value = heads.unbind(dim=2)
         return query, key, value
+
+
+class KeyValue(NamedTuple):
+    """Keys and values, each (B, T, H, head_dim)."""
+
+    key: Tensor
+    value: Tensor
 
 
 class CrossAttention(nn.Module):
@@ -94,9 +150,17 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
         """Attend where ``mask`` (B, 1, 1, T) is True; every row needs at least one True."""
-        query = self.query(x).unflatten(-1, (self.heads, -1))  # (B, U, H, head_dim)
+        return self.attend(x, self.project(memory), mask)
+
+    def project(self, memory: Tensor) -> KeyValue:
+        """Return what :meth:`attend` needs of a memory, so that a search computes it once."""
         key, value = self.key_value(memory).unflatten(-1, (2, self.heads, -1)).unbind(dim=2)
-        return self.output(_attend(query, key, value, mask))
+        return KeyValue(key, value)
+
+    def attend(self, x: Tensor, memory: KeyValue, mask: Tensor) -> Tensor:
+        """Return :meth:`forward` of a projected memory."""
+        query = self.query(x).unflatten(-1, (self.heads, -1))  # (B, U, H, head_dim)
+        return self.output(_attend(query, memory.key, memory.value, mask))
 
 
 def _attend(

@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raysr.model.attention import KeyValueCache, Rotary, SelfAttention
+from raysr.model.attention import AttentionCache, Rotary, SelfAttention, delay
 from raysr.model.config import EncoderConfig
 from raysr.model.encoder import BlockEncoder
 from raysr.model.layers import FeedForward
+from raysr.model.mask import Chunk
 
 
 class ConvolutionModule(nn.Module):
@@ -31,19 +32,19 @@ class ConvolutionModule(nn.Module):
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """Frames that are not ``valid`` (B, T) count as zeros, like those around the utterance."""
-        gated = self._gated(x).masked_fill(~valid.unsqueeze(-1), 0.0)
-        return self._convolve(F.pad(gated, (0, 0, self.left, self.right)))
+        return self._convolve(F.pad(self._gated(x, valid), (0, 0, self.left, self.right)))
 
-    def initial_cache(self, batch: int) -> Tensor:
-        return self.output.weight.new_zeros(batch, self.left, self.output.in_features)
+    def initial_cache(self, slots: int) -> Tensor:
+        """Return the input of the convolution before a stream begins, zeros (S, left, dim)."""
+        return self.output.weight.new_zeros(slots, self.left, self.output.in_features)
 
-    def step(self, x: Tensor, cache: Tensor) -> tuple[Tensor, Tensor]:
-        """Convolve one chunk after the ``left`` frames of convolution input in ``cache`` (B, left, dim)."""
-        gated = torch.cat((cache, self._gated(x)), dim=1)
-        return self._convolve(gated), gated[:, gated.shape[1] - self.left :]
+    def step(self, x: Tensor, valid: Tensor, cache: Tensor) -> tuple[Tensor, Tensor]:
+        """Convolve one chunk (S, c, dim) after the ``left`` frames of convolution input in ``cache``."""
+        gated = torch.cat((cache, self._gated(x, valid)), dim=1)
+        return self._convolve(gated), gated[:, x.shape[1] :]
 
-    def _gated(self, x: Tensor) -> Tensor:
-        return F.glu(self.gate(self.norm(x)), dim=-1)
+    def _gated(self, x: Tensor, valid: Tensor) -> Tensor:
+        return F.glu(self.gate(self.norm(x)), dim=-1).masked_fill(~valid.unsqueeze(-1), 0.0)
 
     def _convolve(self, gated: Tensor) -> Tensor:
         x = self.depthwise(gated.transpose(1, 2)).transpose(1, 2)
@@ -51,10 +52,13 @@ class ConvolutionModule(nn.Module):
 
 
 class ConformerCache(NamedTuple):
-    """What a block remembers of a stream."""
+    """What a block remembers of S streams."""
 
-    attention: KeyValueCache
+    attention: AttentionCache
+    waiting: Tensor
+    """Frames (S, right x c, D) that still wait for their chunks to the right."""
     convolution: Tensor
+    """The last frames (S, kernel - 1, D) of the convolution's input."""
 
 
 class ConformerBlock(nn.Module):
@@ -65,7 +69,8 @@ class ConformerBlock(nn.Module):
         self.feed_forward_before = FeedForward(config.dim, config.feed_forward, config.dropout)
         self.attention_norm = nn.LayerNorm(config.dim)
         self.attention = SelfAttention(config.dim, config.heads)
-        self.convolution = ConvolutionModule(config.dim, config.kernel, config.dynamic_chunk, config.dropout)
+        causal = config.attention.kind != "full"
+        self.convolution = ConvolutionModule(config.dim, config.kernel, causal, config.dropout)
         self.feed_forward_after = FeedForward(config.dim, config.feed_forward, config.dropout)
         self.norm = nn.LayerNorm(config.dim)
         self.dropout = nn.Dropout(config.dropout)
@@ -76,20 +81,24 @@ class ConformerBlock(nn.Module):
         x = x + self.convolution(x, valid)
         return self.norm(torch.add(x, self.feed_forward_after(x), alpha=0.5))
 
-    def initial_cache(self, batch: int) -> ConformerCache:
-        return ConformerCache(self.attention.initial_cache(batch), self.convolution.initial_cache(batch))
+    def initial_cache(self, slots: int, chunk: Chunk) -> ConformerCache:
+        attention = self.attention.initial_cache(slots, chunk)
+        waiting = self.norm.weight.new_zeros(slots, chunk.right * chunk.size, len(self.norm.weight))
+        return ConformerCache(attention, waiting, self.convolution.initial_cache(slots))
 
     def step(
-        self, x: Tensor, cache: ConformerCache, positions: Rotary, keep: int
-    ) -> tuple[Tensor, ConformerCache]:
+        self, x: Tensor, valid: Tensor, cache: ConformerCache, positions: Rotary
+    ) -> tuple[Tensor, Tensor, ConformerCache]:
         x = torch.add(x, self.feed_forward_before(x), alpha=0.5)
-        attended, attention = self.attention.step(self.attention_norm(x), cache.attention, positions, keep)
-        x = x + self.dropout(attended)
-        convolved, convolution = self.convolution.step(x, cache.convolution)
-        x = x + convolved
-        return self.norm(torch.add(x, self.feed_forward_after(x), alpha=0.5)), ConformerCache(
-            attention, convolution
+        attended, valid, attention = self.attention.step(
+            self.attention_norm(x), valid, cache.attention, positions
         )
+        x, waiting = delay(cache.waiting, x)
+        x = x + self.dropout(attended)
+        convolved, convolution = self.convolution.step(x, valid, cache.convolution)
+        x = x + convolved
+        x = self.norm(torch.add(x, self.feed_forward_after(x), alpha=0.5))
+        return x, valid, ConformerCache(attention, waiting, convolution)
 
 
 class ConformerEncoder(BlockEncoder):
@@ -97,3 +106,9 @@ class ConformerEncoder(BlockEncoder):
 
     block = ConformerBlock
     final_norm = False
+
+    @classmethod
+    def check(cls, config: EncoderConfig) -> None:
+        super().check(config)
+        if config.attention.kind == "full" and config.kernel % 2 == 0:
+            raise ValueError(f"kernel ({config.kernel}) must be odd where attention.kind is full")

@@ -1,4 +1,4 @@
-"""Which frame may attend to which: padding, chunks, and the sampling of chunks in training."""
+"""Which frame may attend to which: padding, and chunks with their context to the left and to the right."""
 
 from typing import NamedTuple
 
@@ -7,13 +7,15 @@ from torch import Tensor
 
 
 class Chunk(NamedTuple):
-    """A chunk mask: frames see their own chunk of ``size`` encoder frames and ``left`` chunks before it.
+    """A chunk mask: frames see their own chunk of ``size`` encoder frames and whole chunks on either side.
 
-    ``size`` < 0 is full context; ``left`` < 0 is every chunk to the left.
+    ``size`` < 0 is full context. ``left`` is how many chunks before the own one are seen, < 0 is all of them;
+    ``right`` is how many after it, in every layer, so that the look-ahead of a stack grows with its depth.
     """
 
     size: int
     left: int
+    right: int = 0
 
 
 FULL_CONTEXT = Chunk(-1, -1)
@@ -27,19 +29,19 @@ def valid_frames(lengths: Tensor, frames: int) -> Tensor:
 def chunk_mask(frames: int, chunk: Chunk, device: torch.device | None = None) -> Tensor:
     """Return (frames, frames) bool; row i is True at the frames that frame i may attend to.
 
-    Five frames, ``Chunk(size=2, left=1)``::
+    Five frames, ``Chunk(size=2, left=1)`` and ``Chunk(size=2, left=0, right=1)``::
 
-        1 1 . . .
-        1 1 . . .
-        1 1 1 1 .
-        1 1 1 1 .
-        . . 1 1 1
+        1 1 . . .        1 1 1 1 .
+        1 1 . . .        1 1 1 1 .
+        1 1 1 1 .        . . 1 1 1
+        1 1 1 1 .        . . 1 1 1
+        . . 1 1 1        . . . . 1
     """
     if chunk.size < 0:
         return torch.ones(frames, frames, dtype=torch.bool, device=device)
     index = torch.arange(frames, device=device) // chunk.size
     distance = index.unsqueeze(1) - index  # (T, T), in chunks, positive to the left
-    mask = distance >= 0
+    mask = distance >= -chunk.right
     return mask if chunk.left < 0 else mask & (distance <= chunk.left)
 
 
@@ -51,17 +53,3 @@ def attention_mask(valid: Tensor, chunk: Chunk) -> Tensor:
     frames = valid.shape[1]
     mask = valid.unsqueeze(1) & chunk_mask(frames, chunk, valid.device)  # (B, T, T)
     return (mask | torch.eye(frames, dtype=torch.bool, device=valid.device)).unsqueeze(1)
-
-
-def sample_chunk(
-    max_chunk: int, left_chunks: int, full_context_share: float, generator: torch.Generator | None
-) -> Chunk:
-    """Draw a training batch's context: full with the given share, else a chunk of U{1..max_chunk} frames.
-
-    Follows U2 (Zhang et al. 2020, arXiv:2012.05481), with the share explicit instead of depending on the
-    length of the batch. The generator is a CPU one; None draws from torch's global one.
-    """
-    if torch.rand((), generator=generator).item() < full_context_share:
-        return FULL_CONTEXT
-    size = int(torch.randint(1, max_chunk + 1, (), generator=generator).item())
-    return Chunk(size, left_chunks)

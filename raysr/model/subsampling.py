@@ -1,11 +1,7 @@
 """Convolutional subsampling: a stack of 3x3-like strided convolutions over time and frequency."""
 
-from typing import TypeVar
-
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-Frames = TypeVar("Frames", int, Tensor)
 
 # rate -> (kernel, stride) over time of each layer; frequency is halved by every layer.
 LAYERS: dict[int, tuple[tuple[int, int], ...]] = {
@@ -38,11 +34,6 @@ class Subsampling(nn.Module):
         self.convolutions = nn.ModuleList(convolutions)
         self.linear = nn.Linear(channels * bins, dim)
         self.dropout = nn.Dropout(dropout)
-
-    def output_frames(self, frames: Frames) -> Frames:
-        """Return T' of T input frames, for a number or for a tensor of lengths."""
-        whole = (frames - self.window) // self.hop + 1
-        return max(whole, 0) if isinstance(whole, int) else whole.clamp(min=0)
 
     def forward(self, features: Tensor) -> Tensor:
         """Subsample; fewer than ``window`` frames are filled up with zeros, so that T' is at least 1."""

@@ -1,11 +1,22 @@
 """The Transformer encoder, pre-norm (Xiong et al. 2020, arXiv:2002.04745)."""
 
+from typing import NamedTuple
+
 from torch import Tensor, nn
 
-from raysr.model.attention import KeyValueCache, Rotary, SelfAttention
+from raysr.model.attention import AttentionCache, Rotary, SelfAttention, delay
 from raysr.model.config import EncoderConfig
 from raysr.model.encoder import BlockEncoder
 from raysr.model.layers import FeedForward
+from raysr.model.mask import Chunk
+
+
+class TransformerCache(NamedTuple):
+    """What a block remembers of S streams."""
+
+    attention: AttentionCache
+    waiting: Tensor
+    """Frames (S, right x c, D) that still wait for their chunks to the right."""
 
 
 class TransformerBlock(nn.Module):
@@ -22,15 +33,20 @@ class TransformerBlock(nn.Module):
         x = x + self.dropout(self.attention(self.attention_norm(x), mask, positions))
         return x + self.feed_forward(x)
 
-    def initial_cache(self, batch: int) -> KeyValueCache:
-        return self.attention.initial_cache(batch)
+    def initial_cache(self, slots: int, chunk: Chunk) -> TransformerCache:
+        weight = self.attention_norm.weight
+        waiting = weight.new_zeros(slots, chunk.right * chunk.size, len(weight))
+        return TransformerCache(self.attention.initial_cache(slots, chunk), waiting)
 
     def step(
-        self, x: Tensor, cache: KeyValueCache, positions: Rotary, keep: int
-    ) -> tuple[Tensor, KeyValueCache]:
-        attended, cache = self.attention.step(self.attention_norm(x), cache, positions, keep)
+        self, x: Tensor, valid: Tensor, cache: TransformerCache, positions: Rotary
+    ) -> tuple[Tensor, Tensor, TransformerCache]:
+        attended, valid, attention = self.attention.step(
+            self.attention_norm(x), valid, cache.attention, positions
+        )
+        x, waiting = delay(cache.waiting, x)
         x = x + self.dropout(attended)
-        return x + self.feed_forward(x), cache
+        return x + self.feed_forward(x), valid, TransformerCache(attention, waiting)
 
 
 class TransformerEncoder(BlockEncoder):

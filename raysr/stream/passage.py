@@ -17,9 +17,9 @@ class Passage:
         model, config = recogniser.model, recogniser.config
         self._fbank = OnlineFbank(config.fbank)
         self._streamer = Streamer(model, chunk_size, left_chunks)
-        self._state = self._streamer.initial_state()
+        self._slot = self._streamer.join()
         self._decoder = SegmentDecoder(model, config.decode, recogniser.lm, recogniser.tokeniser)
-        self._frame_samples = model.encoder.subsampling.hop * config.fbank.shift_samples
+        self._frame_samples = model.encoder.hop * config.fbank.shift_samples
         self._frames = 0
 
     @property
@@ -31,9 +31,11 @@ class Passage:
     def push(self, samples: np.ndarray) -> list[Event]:
         """Recognise as much of the samples (N,) as fills whole chunks."""
         features = self._fbank.push(torch.from_numpy(samples))  # (t, mel_bins)
-        out, self._state = self._streamer.step(self._state, features)  # (t', D)
-        self._frames += len(out)
-        return self._decoder.push(out)
+        self._streamer.push(self._slot, features)
+        outs = []
+        while ready := self._streamer.step():
+            outs.append(ready[self._slot])  # (t', D)
+        return self._decode(torch.cat(outs)) if outs else []
 
     @torch.inference_mode()
     def finalize(self) -> list[Event]:
@@ -46,6 +48,9 @@ class Passage:
         return self._flush() + self._decoder.finish()
 
     def _flush(self) -> list[Event]:
-        out = self._streamer.finish(self._state)  # (t', D)
+        return self._decode(self._streamer.finish(self._slot))
+
+    def _decode(self, out: torch.Tensor) -> list[Event]:
+        """Read encoder frames (t', D)."""
         self._frames += len(out)
         return self._decoder.push(out)

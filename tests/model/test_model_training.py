@@ -1,22 +1,38 @@
 """The model learns: gradients everywhere and finite, repeatable, under autocast, and down the loss goes."""
 
+import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from raysr.config import apply_overrides, read_yaml
 from raysr.errors import ConfigError
 from raysr.model.config import ModelConfig
 from raysr.model.model import AsrModel
 
 MakeModel = Callable[..., AsrModel]
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
+RECIPES = Path(__file__).parents[2] / "jobs" / "conf"
+
+
+def learnt(model: AsrModel, batch: Batch, steps: int) -> tuple[float, float]:
+    """Train on one batch and return the loss before and after."""
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
+    generator = torch.Generator().manual_seed(0)
+    first = model.loss(*batch, generator).total.item()
+    for _ in range(steps):
+        optimiser.zero_grad()
+        model.loss(*batch, generator).total.backward()
+        optimiser.step()
+    return first, model.eval().loss(*batch).total.item()
 
 
 @pytest.mark.parametrize("ctc_weight", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("kind", ["conformer", "transformer"])
+@pytest.mark.parametrize("kind", ["conformer", "transformer", "lstm", "blstm"])
 def test_every_parameter_gets_a_finite_gradient(
     make_model: MakeModel, batch: Batch, kind: str, ctc_weight: float
 ) -> None:
@@ -31,23 +47,24 @@ def test_every_parameter_gets_a_finite_gradient(
 
 
 @pytest.mark.parametrize("ctc_weight", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("kind", ["conformer", "transformer"])
+@pytest.mark.parametrize("kind", ["conformer", "transformer", "lstm", "blstm"])
 def test_a_small_batch_can_be_learnt_by_heart(
     make_model: MakeModel, batch: Batch, kind: str, ctc_weight: float
 ) -> None:
     model = make_model(kind=kind, ctc_weight=ctc_weight, label_smoothing=0.0, dropout=0.0).train()
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
-    generator = torch.Generator().manual_seed(0)
-    first = model.loss(*batch, generator).total.item()
-    for _ in range(60):
-        optimiser.zero_grad()
-        model.loss(*batch, generator).total.backward()
-        optimiser.step()
-    assert model.eval().loss(*batch).total.item() < 0.2 * first
+    first, last = learnt(model, batch, steps=60)
+    assert last < 0.2 * first
+
+
+@pytest.mark.parametrize("kind", ["full", "left", "chunk", "flow", "dynamic"])
+def test_every_attention_learns(make_model: MakeModel, batch: Batch, kind: str) -> None:
+    model = make_model(attention={"kind": kind, "chunk": 3}, label_smoothing=0.0, dropout=0.0).train()
+    first, last = learnt(model, batch, steps=40)
+    assert last < 0.5 * first
 
 
 def test_the_generator_decides_the_chunk_of_a_training_batch(make_model: MakeModel, batch: Batch) -> None:
-    model = make_model(dropout=0.0, full_context_share=0.0).train()
+    model = make_model(dropout=0.0, attention={"full_context_share": 0.0}).train()
     losses = {
         seed: [model.loss(*batch, torch.Generator().manual_seed(seed)).total.item() for _ in range(2)]
         for seed in range(5)
@@ -56,8 +73,11 @@ def test_the_generator_decides_the_chunk_of_a_training_batch(make_model: MakeMod
     assert len(set(map(tuple, losses.values()))) > 1
 
 
-def test_autocast_gives_nearly_the_same_loss_in_float32(make_model: MakeModel, batch: Batch) -> None:
-    model = make_model()
+@pytest.mark.parametrize("kind", ["conformer", "transformer", "lstm", "blstm"])
+def test_autocast_gives_nearly_the_same_loss_in_float32(
+    make_model: MakeModel, batch: Batch, kind: str
+) -> None:
+    model = make_model(kind=kind)
     expected = model.loss(*batch)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         losses = model.loss(*batch)
@@ -75,26 +95,51 @@ def test_cmvn_is_part_of_the_weights(make_model: MakeModel, batch: Batch) -> Non
     torch.testing.assert_close(model.normalise(mean + 1 / inverse_std), torch.ones(32))
 
 
-def test_latency_counts_from_the_first_sample_of_a_frame_to_the_last_of_its_chunk(
-    make_model: MakeModel,
+@pytest.mark.parametrize(
+    ("encoder", "chunk", "lookahead"),
+    [
+        ({}, 16, 0),
+        ({"kind": "lstm"}, 5, 0),
+        ({"attention": {"kind": "left"}}, 1, 0),
+        ({"attention": {"kind": "flow", "right_chunks": 3}, "layers": 2}, 4, 24),
+    ],
+)
+def test_latency_counts_from_the_first_sample_of_a_frame_to_the_last_one_it_waits_for(
+    make_model: MakeModel, encoder: dict[str, Any], chunk: int, lookahead: int
 ) -> None:
-    model = make_model()
+    model = make_model(**encoder)
     waits = []
-    for frame in range(16):
-        last_fbank_frame = 4 * 15 + 6
+    for frame in range(chunk):
+        last_fbank_frame = 4 * (chunk - 1 + lookahead) + 6
         waits.append(last_fbank_frame * 10 + 25 - frame * 4 * 10)
-    latency = model.latency(16)
+    latency = model.latency(chunk)
     assert latency.worst_ms == max(waits)
     assert latency.mean_ms == sum(waits) / len(waits)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "chunk"), [({"kind": "blstm"}, 16), ({"attention": {"kind": "full"}}, 16), ({}, -1)]
+)
+def test_whole_utterances_take_for_ever(make_model: MakeModel, encoder: dict[str, Any], chunk: int) -> None:
+    assert make_model(**encoder).latency(chunk) == (math.inf, math.inf)
 
 
 @pytest.mark.parametrize(
     ("encoder", "message"),
     [
         ({"kind": "conformr"}, "conformer"),
+        ({"kind": "builtins:dict"}, "no raysr.model.encoder.Encoder"),
         ({"dim": 130}, "multiple"),
-        ({"dynamic_chunk": False, "kernel": 8}, "odd"),
+        ({"kind": "transformer", "dim": 130}, "multiple"),
+        ({"kind": "blstm", "dim": 129}, "even"),
+        ({"kind": "blstm", "subsampling": 8, "layers": 3}, "4 layers or more"),
+        ({"attention": {"kind": "full"}, "kernel": 8}, "odd"),
+        ({"attention": {"kind": "flwo"}}, "flow"),
+        ({"attention": {"kind": "flow", "right_chunks": 0}}, "right_chunks"),
+        ({"attention": {"kind": "chunk", "dynamic_left": True}}, "dynamic"),
+        ({"attention": {"left_chunks": 3, "dynamic_left": True}}, "left_chunks"),
         ({"head": 4}, "heads"),
+        ({"attention": {"max_chunks": 4}}, "max_chunk"),
     ],
 )
 def test_a_model_that_cannot_be_built_is_refused_by_its_configuration(
@@ -102,3 +147,11 @@ def test_a_model_that_cannot_be_built_is_refused_by_its_configuration(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         ModelConfig.parse({"encoder": encoder})
+
+
+@pytest.mark.parametrize("kind", ["conformer", "transformer", "lstm", "blstm"])
+@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_recipe_can_have_every_encoder(recipe: Path, kind: str) -> None:
+    overridden = apply_overrides(read_yaml(recipe), [f"model.encoder.kind={kind}"])
+    model = AsrModel(ModelConfig.parse(overridden["model"]), 30)
+    assert model.output_frames(100) == model.encode(torch.randn(1, 100, 80), torch.tensor([100])).out.shape[1]

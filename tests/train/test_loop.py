@@ -87,7 +87,11 @@ def test_it_learns_by_heart_what_it_is_shown(job, tmp_path):
     two = list(open_manifest(job.labelled))[:2]
     write_jsonl(tmp_path / "two.jsonl", two)
     shown = _still(job) | {"labelled": str(tmp_path / "two.jsonl"), "pseudo": None, "out": str(tmp_path)}
-    shown["model"]["encoder"] |= {"dim": 64, "subsampling_channels": 16, "full_context_share": 1.0}
+    shown["model"]["encoder"] |= {
+        "dim": 64,
+        "subsampling_channels": 16,
+        "attention": {"full_context_share": 1.0},
+    }
     shown["train"] |= {"steps": 250, "checkpoint_every": 250, "schedule": {"warmup_steps": 20}}
     shown["init"] = str(tmp_path / "init.safetensors")
     learner = TrainJob.parse(shown)
