@@ -76,10 +76,23 @@ class SelfAttention(nn.Module):
         first = 0 if keep < 0 else max(seen - keep, 0)
         return self.output(attended), KeyValueCache(key[:, first:], value[:, first:])
 
+    def extend(self, x: Tensor, past: "KeyValue") -> tuple[Tensor, "KeyValue"]:
+        """Attend from one more step (B, 1, dim) to the past and to itself: the causal forward, step by step."""
+        query, key, value = self._project(x)
+        past = KeyValue(torch.cat((past.key, key), dim=1), torch.cat((past.value, value), dim=1))
+        return self.output(_attend(query, past.key, past.value)), past
+
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         heads = self.projection(x).unflatten(-1, (3, self.heads, self.head_dim))  # (B, T, 3, H, head_dim)
         query, key, value = heads.unbind(dim=2)
         return query, key, value
+
+
+class KeyValue(NamedTuple):
+    """Keys and values, each (B, T, H, head_dim)."""
+
+    key: Tensor
+    value: Tensor
 
 
 class CrossAttention(nn.Module):
@@ -94,9 +107,17 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
         """Attend where ``mask`` (B, 1, 1, T) is True; every row needs at least one True."""
-        query = self.query(x).unflatten(-1, (self.heads, -1))  # (B, U, H, head_dim)
+        return self.attend(x, self.project(memory), mask)
+
+    def project(self, memory: Tensor) -> KeyValue:
+        """Return what :meth:`attend` needs of a memory, so that a search computes it once."""
         key, value = self.key_value(memory).unflatten(-1, (2, self.heads, -1)).unbind(dim=2)
-        return self.output(_attend(query, key, value, mask))
+        return KeyValue(key, value)
+
+    def attend(self, x: Tensor, memory: KeyValue, mask: Tensor) -> Tensor:
+        """Return :meth:`forward` of a projected memory."""
+        query = self.query(x).unflatten(-1, (self.heads, -1))  # (B, U, H, head_dim)
+        return self.output(_attend(query, memory.key, memory.value, mask))
 
 
 def _attend(
