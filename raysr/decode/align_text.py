@@ -28,8 +28,8 @@ def align_text(model: AsrModel, tokeniser: Tokeniser, features: Tensor, text: st
 
     The text is taken as it is where the tokeniser knows its characters, otherwise normalised
     (:func:`raysr.text.normalise.normalise`). A word lasts from the first frame of its first to the last of its last
-    token, and CTC gives a token few frames: it begins and ends within the spoken word. Its confidence is the
-    geometric mean of its tokens' posteriors: how well the audio bears it out, not how likely it is to be right.
+    token: where CTC puts them, which is a frame or a few for each. Its confidence is the geometric mean of its tokens'
+    posteriors: how well the audio bears it out, not how likely it is to be right.
 
     Raises:
         CorpusError: there are no words, characters that the tokeniser lacks, or fewer frames than tokens.
