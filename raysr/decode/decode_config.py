@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from raysr.decode.calibration import Calibration
 from raysr.decode.endpoint import EndpointConfig
 from raysr.decode.prefix_beam import PrefixBeamConfig
 from raysr.decode.rescore import RescoreConfig
@@ -19,6 +20,7 @@ class DecodeConfig(PrefixBeamConfig, RescoreConfig):
         batch_frames: most fbank frames decoded at once, padding included.
         settle: every so many seconds, the tokens of an open segment that are older than this stay as the best
             hypothesis has them, so that captions come to rest; whole utterances are not affected.
+        calibration: makes word confidences probabilities; fitted on dev with the other options as they are.
         endpoint: where a stream is cut into segments.
     """
 
@@ -27,4 +29,5 @@ class DecodeConfig(PrefixBeamConfig, RescoreConfig):
     batch_size: int = Field(default=32, ge=1)
     batch_frames: int = Field(default=60_000, ge=1)
     settle: float = Field(default=2.0, gt=0)
+    calibration: Calibration | None = None
     endpoint: EndpointConfig = EndpointConfig()

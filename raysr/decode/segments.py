@@ -13,7 +13,7 @@ from raysr.decode.hypothesis import BLANK
 from raysr.decode.language_model import LanguageModel
 from raysr.decode.rescore import rescore
 from raysr.decode.segment_search import open_search
-from raysr.decode.words import text_of, words_of
+from raysr.decode.words import best_words, text_of, utterance_confidence
 from raysr.model.model import FRAME_SHIFT_MS, AsrModel
 from raysr.text.tokeniser import Tokeniser
 
@@ -86,7 +86,8 @@ class SegmentDecoder:
             lengths = torch.tensor([out.shape[1]], device=out.device)
             nbest = rescore(self._model, out, lengths, [nbest], self._config)[0]
         start, end = self._begin * self._frame_seconds, self._frame * self._frame_seconds
-        words = words_of(self._tokeniser, nbest[0], self._frame_seconds, start)
+        calibration = self._config.calibration
+        words = best_words(self._tokeniser, nbest, self._frame_seconds, start, calibration)
         self._open()
         if not words:
             return []
@@ -98,7 +99,7 @@ class SegmentDecoder:
                 end=end,
                 text=" ".join(word.text for word in words),
                 words=words,
-                confidence=sum(word.confidence for word in words) / len(words),
+                confidence=utterance_confidence(words),
                 cause=cause,
                 nbest=tuple(nbest),
             )

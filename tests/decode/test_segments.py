@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raysr.decode.calibration import Calibration
 from raysr.decode.endpoint import EndpointConfig
 from raysr.decode.ngram import Ngram
 from raysr.decode.recognise import DecodeConfig, recognise, recognise_masked
@@ -182,3 +183,18 @@ def test_words_have_the_times_of_their_tokens() -> None:
     assert " ".join(word.text for word in words) == text_of(TOKENISER, hypothesis.tokens)
     frames = {round((t - 1.0) / 0.04) for word in words for t in (word.start, word.end - 0.04)}
     assert frames <= set(hypothesis.times)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_finals_have_the_confidence_that_the_calibration_gives(method: str) -> None:
+    calibration = Calibration(bias=-1.0, agreement=0.2, acoustic=0.3, utterance=0.1, length=0.4)
+    calibrated = config(method).model_copy(update={"calibration": calibration})
+    decoder = SegmentDecoder(SPELLER, calibrated, LM, TOKENISER)
+    found = finals(decoder.push(spoken(TEXTS[:3], noise=3.0)) + decoder.finish())
+    assert [final.text for final in found] == [
+        final.text for final in finals(run(method, [spoken(TEXTS[:3], noise=3.0)]))
+    ]
+    for final in found:
+        expected = calibration.confidences(TOKENISER, final.nbest)
+        assert [word.confidence for word in final.words] == expected
+        assert final.confidence == pytest.approx(sum(expected) / len(expected))
