@@ -126,7 +126,7 @@ def _spans(frames: Tensor, lengths: Tensor, tokens: Tensor, path: Tensor) -> _Sp
     place = torch.where(spoken, path // 2, most)  # (R, T); blanks are put in a column of their own
     padded = torch.nn.functional.pad(tokens, (0, 1), value=BLANK)
     labels = padded.gather(1, place)  # (R, T)
-    by_utterance = labels.view(len(frames), -1, longest).transpose(1, 2)  # (B, T, N)
+    by_utterance = labels.view(len(frames), rows // len(frames), longest).transpose(1, 2)  # (B, T, N)
     values = frames.gather(2, by_utterance).transpose(1, 2).reshape(rows, longest)
 
     def reduce(source: Tensor, how: str, initial: float) -> Tensor:

@@ -114,3 +114,10 @@ def test_half_precision_is_summed_in_full() -> None:
 def test_a_token_that_cannot_be_aligned_is_named(token: int) -> None:
     with pytest.raises(ValueError, match=rf"utterance 1: {token} is no token .* 1 to 3"):
         align(posteriors(0, 2, 5, VOCAB), torch.tensor([5, 5]), [[], [[1, token]]])
+
+
+def test_without_frames_no_tokens_are_aligned_and_any_are_not() -> None:
+    log_probs, lengths = posteriors(0, 2, 0, VOCAB), torch.tensor([0, 0])
+    nothing = Alignment(0.0, (), (), (), ())
+    assert align(log_probs, lengths, [[[]], [[], []]]) == [[nothing], [nothing, nothing]]
+    assert align(log_probs, lengths, [[[1]], [[]]]) == [[None], [nothing]]
