@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from raysr.decode.hypothesis import BLANK, EOS
+from raysr.model.decoder import take
 from raysr.model.mask import valid_frames
 
 
@@ -36,10 +37,7 @@ class PrefixState:
 
     def pick(self, source: Tensor) -> "PrefixState":
         """Return the prefixes at the places ``source`` (B, M)."""
-        index = source[:, :, None].expand(-1, -1, self.blank.shape[-1])
-        return PrefixState(
-            self.blank.gather(1, index), self.nonblank.gather(1, index), self.last.gather(1, source)
-        )
+        return PrefixState(take(self.blank, source), take(self.nonblank, source), take(self.last, source))
 
     def select(self, utterances: Tensor) -> "PrefixState":
         """Return the prefixes of the utterances (B',)."""
@@ -51,11 +49,9 @@ class CtcPrefixScorer:
 
     def __init__(self, log_probs: Tensor, lengths: Tensor) -> None:
         """Take natural-log CTC posteriors (B, T, V) with T ≥ 1, of which ``lengths`` (B,) frames are valid."""
-        padded = ~valid_frames(lengths, log_probs.shape[1])
-        probs = log_probs.double().exp().masked_fill(padded[:, :, None], 0.0)
-        # A sure blank in every frame of padding leaves all sums as they are at the end of the utterance.
-        probs[:, :, BLANK] = probs[:, :, BLANK].masked_fill(padded, 1.0)
-        self._probs = probs.mT.contiguous()  # (B, V, T)
+        valid = valid_frames(lengths, log_probs.shape[1])
+        self._probs = (log_probs.double().exp() * valid.unsqueeze(-1)).mT.contiguous()  # (B, V, T)
+        self._lengths = lengths
 
     def start(self) -> PrefixState:
         """Return the state of the empty prefix, N = 1."""
@@ -86,7 +82,8 @@ class CtcPrefixScorer:
         after_blank = (state.blank[..., :-1] - peak).exp()
         repeated = (after_blank * self._rows(state.last)).sum(dim=-1, keepdim=True)  # (B, N, 1)
         mass = torch.where(tokens == state.last.unsqueeze(-1), repeated, mass)
-        scores = torch.where(tokens == EOS, total[..., -1:], peak + mass.log())
+        ends = self._lengths[:, None, None].expand(*total.shape[:2], 1)
+        scores = torch.where(tokens == EOS, total.gather(2, ends), peak + mass.log())
         return scores.masked_fill(tokens == BLANK, -torch.inf)
 
     def advance(self, state: PrefixState, source: Tensor, tokens: Tensor) -> PrefixState:
@@ -100,7 +97,7 @@ class CtcPrefixScorer:
 
     def select(self, utterances: Tensor) -> None:
         """Keep the utterances (B',) alone."""
-        self._probs = self._probs[utterances]
+        self._probs, self._lengths = self._probs[utterances], self._lengths[utterances]
 
     def _rows(self, tokens: Tensor) -> Tensor:
         """Return the posteriors (B, …, T) of ``tokens`` (B, …)."""
