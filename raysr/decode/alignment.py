@@ -93,7 +93,7 @@ def _best_paths(
         step, skip = _shifted(score, 1), _shifted(score, 2).masked_fill(~may_skip, NOWHERE)
         best = torch.maximum(score, step)
         steps[t] = torch.where(skip > best, 2, (step > score).to(torch.uint8))
-        emitted = frames[:, t].gather(1, labels.view(batch, -1)).view(rows, -1)  # (R, S)
+        emitted = frames[:, t].gather(1, labels.view(batch, -1)).view(labels.shape)  # (R, S)
         score = torch.where((t < lengths).unsqueeze(1), torch.maximum(best, skip) + emitted, score)
     ends = (2 * token_lengths).unsqueeze(1)  # (R, 1): the last blank; the last token is before it
     on_blank, on_token = score.gather(1, ends), score.gather(1, (ends - 1).clamp(min=0))
@@ -126,7 +126,7 @@ def _spans(frames: Tensor, lengths: Tensor, tokens: Tensor, path: Tensor) -> _Sp
     place = torch.where(spoken, path // 2, most)  # (R, T); blanks are put in a column of their own
     padded = torch.nn.functional.pad(tokens, (0, 1), value=BLANK)
     labels = padded.gather(1, place)  # (R, T)
-    by_utterance = labels.view(len(frames), -1, longest).transpose(1, 2)  # (B, T, N)
+    by_utterance = labels.view(len(frames), rows // len(frames), longest).transpose(1, 2)  # (B, T, N)
     values = frames.gather(2, by_utterance).transpose(1, 2).reshape(rows, longest)
 
     def reduce(source: Tensor, how: str, initial: float) -> Tensor:
