@@ -5,16 +5,16 @@ python -m benchmarks.confidence --json results/confidence.json --plot results/co
 A pool entry, or the last student of the demo's recipe trained without Ray, recognises the test sets with its own
 decoding, twice: whole, as its calibration was fitted, and as a stream in chunks. Before: the geometric mean of the CTC
 posteriors of a word's tokens. After: the entry's calibration, or, of an entry that has none, one fitted on the dev set.
-Right are the words that the alignment behind the word error rate matches. `--plot` draws the reliability diagram.
+Right are the words that the alignment behind the word error rate matches. *Utterance* is the mean difference between an
+utterance's confidence and its share of right words. `--plot` draws the reliability diagram.
 """
 
 import argparse
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +42,14 @@ from raysr.stream.defaults import CHUNK_SIZE, LEFT_CHUNKS
 
 Nbest = Sequence[Hypothesis]
 GREY = "#7f7f7f"  # readable on a page of either colour
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the confidences of words are worth, and how far those of utterances are from their share of right words."""
+
+    words: Reliability
+    utterance_error: float
 
 
 def main() -> None:
@@ -119,38 +127,45 @@ def measure(
     references: Sequence[str],
     found: Iterable[Sequence[Nbest]],
     calibration: Calibration,
-) -> dict[str, Reliability]:
-    """Return what the confidences of all words are worth, before and after calibration."""
-    right: list[bool] = []
-    confidences: dict[str, list[float]] = {"before": [], "after": []}
+) -> dict[str, Measured]:
+    """Return what the confidences are worth before and after calibration."""
+    right: list[list[bool]] = []
+    confidences: dict[str, list[list[float]]] = {"before": [], "after": []}
     for reference, parts in zip(references, found, strict=True):
         for when, used in (("before", None), ("after", calibration)):
             words = [w for nbest in parts for w in best_words(recogniser.tokeniser, nbest, 1.0, 0.0, used)]
-            confidences[when] += [word.confidence for word in words]
-        right += right_words(reference, [word.text for word in words])
-    return {when: reliability(np.array(values), right) for when, values in confidences.items()}
+            confidences[when].append([word.confidence for word in words])
+        right.append(right_words(reference, [word.text for word in words]))
+    return {
+        when: Measured(
+            reliability(list(chain.from_iterable(values)), list(chain.from_iterable(right))),
+            float(np.mean([abs(np.mean(c) - np.mean(r)) for c, r in zip(values, right, strict=True) if r])),
+        )
+        for when, values in confidences.items()
+    }
 
 
-def diagram(measured: Mapping[str, Mapping[str, Reliability]]) -> str:
+def diagram(measured: Mapping[str, Mapping[str, Measured]]) -> str:
     """Return an SVG of the sets heard whole, before and after."""
     series = {
-        f"{name}, {when}": [(b.confidence, b.right) for b in r.bins]
+        f"{name}, {when}": [(b.confidence, b.right) for b in m.words.bins]
         for name, both in measured.items()
         if not name.endswith("in chunks")
-        for when, r in both.items()
+        for when, m in both.items()
     }
     return reliability_diagram("confidence", series)
 
 
-def as_table(measured: Mapping[str, Mapping[str, Reliability]]) -> str:
+def as_table(measured: Mapping[str, Mapping[str, Measured]]) -> str:
     """Return all sets as Markdown."""
     lines = [
-        "| set | words right | | calibration error | Brier | NCE | AUC |",
-        "|---|---:|---|---:|---:|---:|---:|",
+        "| set | words right | | calibration error | Brier | NCE | AUC | utterance |",
+        "|---|---:|---|---:|---:|---:|---:|---:|",
     ]
     for name, both in measured.items():
-        for when, r in both.items():
-            values: list[Any] = [r.calibration_error, r.brier, r.cross_entropy, r.area]
+        for when, m in both.items():
+            r = m.words
+            values = [r.calibration_error, r.brier, r.cross_entropy, r.area, m.utterance_error]
             cells = [name, f"{100 * r.right:.1f}%", when, *(f"{value:.3f}" for value in values)]
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -93,7 +93,7 @@ def _best_paths(
         step, skip = _shifted(score, 1), _shifted(score, 2).masked_fill(~may_skip, NOWHERE)
         best = torch.maximum(score, step)
         steps[t] = torch.where(skip > best, 2, (step > score).to(torch.uint8))
-        emitted = frames[:, t].gather(1, labels.view(batch, -1)).view(rows, -1)  # (R, S)
+        emitted = frames[:, t].gather(1, labels.view(batch, -1)).view(labels.shape)  # (R, S)
         score = torch.where((t < lengths).unsqueeze(1), torch.maximum(best, skip) + emitted, score)
     ends = (2 * token_lengths).unsqueeze(1)  # (R, 1): the last blank; the last token is before it
     on_blank, on_token = score.gather(1, ends), score.gather(1, (ends - 1).clamp(min=0))

@@ -100,6 +100,13 @@ def test_what_has_probability_0_cannot_be_aligned() -> None:
     assert with_it is None
 
 
+def test_no_frames_have_room_for_no_tokens() -> None:
+    ((nothing, something),) = align(torch.zeros(1, 0, VOCAB), torch.tensor([0]), [[[], [1]]])
+    assert nothing == Alignment(0.0, (), (), (), ())
+    assert something is None
+    assert align(torch.zeros(2, 5, VOCAB), torch.tensor([5, 5]), [[], []]) == [[], []]
+
+
 def test_half_precision_is_summed_in_full() -> None:
     log_probs = posteriors(0, 1, 2000, VOCAB).half()
     tokens = [1, 2, 3] * 200
