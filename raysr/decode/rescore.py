@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Protocol
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from raysr.config import Config
@@ -15,9 +16,14 @@ from raysr.decode.hypothesis import Hypothesis
 
 
 class RescoreConfig(Config):
-    """Weights of the log-probabilities in the second pass; ``length_bonus`` is added for every token."""
+    """Weights of the log-probabilities in the second pass; ``length_bonus`` is added for every token.
+
+    The attention's is (1 - reverse_weight) x left to right + reverse_weight x right to left, as in U2++
+    (Wu et al. 2021, arXiv:2106.05642).
+    """
 
     attention_weight: float = 0.3
+    reverse_weight: float = Field(default=0.0, ge=0, le=1)
     ctc_weight: float = 0.7
     lm_weight: float = 0.5
     length_bonus: float = 0.0
@@ -27,9 +33,13 @@ class AttentionScorer(Protocol):
     """What rescoring needs of a model."""
 
     def attention_log_probs(
-        self, out: Tensor, lengths: Tensor, hypotheses: Sequence[Sequence[Sequence[int]]]
+        self,
+        out: Tensor,
+        lengths: Tensor,
+        hypotheses: Sequence[Sequence[Sequence[int]]],
+        reverse: bool = False,
     ) -> list[Tensor]:
-        """Return log p(tokens, eos | out) of every hypothesis of every utterance."""
+        """Return log p(tokens, eos | out) of every hypothesis of every utterance, also right to left."""
         ...
 
 
@@ -43,7 +53,8 @@ def rescore(
     """Return the n-best lists with attention scores, sorted best first.
 
     Args:
-        model: scores hypotheses; raises :class:`raysr.errors.ConfigError` if it has no attention decoder.
+        model: scores hypotheses; raises :class:`raysr.errors.ConfigError` if it has no attention decoder, or
+            none that reads right to left where ``reverse_weight`` is above 0.
         out: encoder output (B, T, D).
         lengths: its valid frames (B,).
         nbest: hypotheses of each utterance, of any number and order; those of an utterance without frames
@@ -51,8 +62,15 @@ def rescore(
         config: the weights; the scores in ``nbest`` are replaced, their parts are kept.
     """
     asked = [hyps if length else [] for hyps, length in zip(nbest, lengths.tolist(), strict=True)]
+    texts = [[h.tokens for h in hyps] for hyps in asked]
     with torch.inference_mode():
-        scores = model.attention_log_probs(out, lengths, [[h.tokens for h in hyps] for hyps in asked])
+        scores = model.attention_log_probs(out, lengths, texts)
+        if config.reverse_weight > 0:
+            backwards = model.attention_log_probs(out, lengths, texts, reverse=True)
+            scores = [
+                torch.lerp(left, right, config.reverse_weight)
+                for left, right in zip(scores, backwards, strict=True)
+            ]
     return [
         _sorted(hyps, attention, config) if len(attention) else kept
         for kept, hyps, attention in zip(nbest, asked, scores, strict=True)

@@ -63,6 +63,8 @@ class AttentionCache(NamedTuple):
 
 def delay(waiting: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Push (S, c, …) into a queue (S, w, …); return the first c of what is in it, and the rest."""
+    if waiting.shape[1] == 0:
+        return x, waiting
     queue = torch.cat((waiting, x), dim=1)
     return queue[:, : x.shape[1]], queue[:, x.shape[1] :]
 
@@ -110,18 +112,30 @@ class SelfAttention(nn.Module):
         value = torch.cat((cache.value, value), dim=1)
         seen = torch.cat((cache.valid, valid), dim=1)  # (S, K)
         size, end = x.shape[1], key.shape[1] - waiting.shape[1]
-        own = slice(end - size, end)
-        # A frame that does not count sees itself: a row of softmax over nothing would be NaN.
-        itself = torch.eye(key.shape[1], dtype=torch.bool, device=x.device)[own]  # (c, K)
-        mask = (seen.unsqueeze(1) | itself).unsqueeze(1)  # (S, 1, c, K)
+        # Where no key counts all are seen: a softmax over nothing would be NaN.
+        mask = (seen | ~seen.any(dim=1, keepdim=True))[:, None, None]  # (S, 1, 1, K)
         query = rotate(query, Rotary(positions.cos[:end], positions.sin[:end]))
         attended = self.output(_attend(query, rotate(key, positions), value, mask))
-        return attended, seen[:, own], AttentionCache(waiting, key[:, size:], value[:, size:], seen[:, size:])
+        following = AttentionCache(waiting, key[:, size:], value[:, size:], seen[:, size:])
+        return attended, seen[:, end - size : end], following
+
+    def extend(self, x: Tensor, past: "KeyValue") -> tuple[Tensor, "KeyValue"]:
+        """Attend from one more step (B, 1, dim) to the past and to itself: the causal forward, step by step."""
+        query, key, value = self._project(x)
+        past = KeyValue(torch.cat((past.key, key), dim=1), torch.cat((past.value, value), dim=1))
+        return self.output(_attend(query, past.key, past.value)), past
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         heads = self.projection(x).unflatten(-1, (3, self.heads, self.head_dim))  # (B, T, 3, H, head_dim)
         query, key, value = heads.unbind(dim=2)
         return query, key, value
+
+
+class KeyValue(NamedTuple):
+    """Keys and values, each (B, T, H, head_dim)."""
+
+    key: Tensor
+    value: Tensor
 
 
 class CrossAttention(nn.Module):
@@ -136,9 +150,17 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
         """Attend where ``mask`` (B, 1, 1, T) is True; every row needs at least one True."""
-        query = self.query(x).unflatten(-1, (self.heads, -1))  # (B, U, H, head_dim)
+        return self.attend(x, self.project(memory), mask)
+
+    def project(self, memory: Tensor) -> KeyValue:
+        """Return what :meth:`attend` needs of a memory, so that a search computes it once."""
         key, value = self.key_value(memory).unflatten(-1, (2, self.heads, -1)).unbind(dim=2)
-        return self.output(_attend(query, key, value, mask))
+        return KeyValue(key, value)
+
+    def attend(self, x: Tensor, memory: KeyValue, mask: Tensor) -> Tensor:
+        """Return :meth:`forward` of a projected memory."""
+        query = self.query(x).unflatten(-1, (self.heads, -1))  # (B, U, H, head_dim)
+        return self.output(_attend(query, memory.key, memory.value, mask))
 
 
 def _attend(

@@ -51,12 +51,11 @@ class PyramidalBlstmEncoder(Encoder):
     def forward(self, features: Tensor, lengths: Tensor, chunk: Chunk) -> tuple[Tensor, Tensor]:
         frames = max(features.shape[1], self.window)
         x = nn.functional.pad(features, (0, 0, 0, frames - features.shape[1]))
-        x = x.masked_fill(~valid_frames(lengths, frames).unsqueeze(-1), 0.0)
         left = lengths.cpu()  # a packed sequence wants its lengths there
         for joined, layer, norm in zip(self.joined, self.layers, self.norms, strict=True):
             frames, left = frames // joined, left // joined
             x = x[:, : frames * joined].unflatten(1, (frames, joined)).flatten(2)  # (B, T / joined, …)
-            # Nor may it be empty: an utterance of no frames reads one of zeros.
+            # Nor may it be empty: an utterance of no frames reads one of its padding.
             packed = pack_padded_sequence(x, left.clamp(min=1), batch_first=True, enforce_sorted=False)
             x, _ = pad_packed_sequence(layer(packed)[0], batch_first=True, total_length=frames)
             x = self.dropout(norm(x))

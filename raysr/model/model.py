@@ -2,31 +2,32 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from raysr.errors import ConfigError
-from raysr.model.config import ENCODERS, ModelConfig
+from raysr.model.config import DECODERS, ENCODERS, ModelConfig
 from raysr.model.ctc import CtcHead, frames_needed
-from raysr.model.decoder import AttentionDecoder, append_eos, label_smoothing_loss
+from raysr.model.decoder import AttentionDecoder
+from raysr.model.distillation import Distributions, SequenceLevel, WordLevel
 from raysr.model.encoder import Encoder
-from raysr.model.mask import Chunk, valid_frames
+from raysr.model.losses import reversed_tokens
+from raysr.model.mask import Chunk
+from raysr.model.teacher_forcing import attention_loss, distributions, token_log_probs
 
 FRAME_SHIFT_MS = 10
 FRAME_WINDOW_MS = 25
 BY_TOKEN = frozenset(
-    {
-        "ctc.linear.weight",
-        "ctc.linear.bias",
-        "decoder.embedding.weight",
-        "decoder.output.weight",
-        "decoder.output.bias",
+    {"ctc.linear.weight", "ctc.linear.bias"}
+    | {
+        f"{decoder}.{parameter}"
+        for decoder in ("decoder", "reverse_decoder")
+        for parameter in ("embedding.weight", "output.weight", "output.bias")
     }
 )
-"""The parameters that have a row for every token of the vocabulary."""
+"""The parameters that have a row for every token of the vocabulary; a model need not have all of them."""
 
 
 class Encoded(NamedTuple):
@@ -67,7 +68,8 @@ class AsrModel(nn.Module):
         self.register_buffer("cmvn_inverse_std", torch.ones(config.mel_bins))
         self.encoder: Encoder = ENCODERS.resolve(config.encoder.kind)(config.encoder, config.mel_bins)
         self.ctc = CtcHead(dim, vocab_size) if config.ctc_weight > 0 else None
-        self.decoder = AttentionDecoder(config.decoder, dim, vocab_size) if config.ctc_weight < 1 else None
+        self.decoder = self._build_decoder(config.decoder.layers)
+        self.reverse_decoder = self._build_decoder(config.decoder.reverse_layers)
 
     def set_cmvn(self, mean: Tensor, inverse_std: Tensor) -> None:
         """Set the global mean and 1 / standard deviation, each (mel_bins,)."""
@@ -130,9 +132,10 @@ class AsrModel(nn.Module):
         tokens: Tensor,
         token_lengths: Tensor,
         generator: torch.Generator | None = None,
+        distillation: WordLevel | SequenceLevel | None = None,
     ) -> Losses:
         """Compute :meth:`loss`: DDP wraps ``forward``."""
-        return self.loss(features, lengths, tokens, token_lengths, generator)
+        return self.loss(features, lengths, tokens, token_lengths, generator, distillation)
 
     def loss(
         self,
@@ -141,6 +144,7 @@ class AsrModel(nn.Module):
         tokens: Tensor,
         token_lengths: Tensor,
         generator: torch.Generator | None = None,
+        distillation: WordLevel | SequenceLevel | None = None,
     ) -> Losses:
         """Return the loss of raw fbank (B, T, mel_bins), lengths (B,), tokens (B, U), token_lengths (B,).
 
@@ -148,6 +152,9 @@ class AsrModel(nn.Module):
         their tokens need in CTC count as 0 in both parts, so that sums over ranks stay exact. With
         ``dynamic`` attention a training batch's context is drawn from ``generator`` (a CPU one; None:
         torch's global one); in eval mode the loss is that of the widest context of training.
+
+        ``distillation`` by word is for the left-to-right decoder, and raises :class:`ConfigError` where there
+        is none; by sequence it is for every part.
         """
         weight = self.config.ctc_weight
         context = (
@@ -156,66 +163,109 @@ class AsrModel(nn.Module):
             else self.check_chunk(-1, -1)
         )
         out, out_lengths = self.encoder(self.normalise(features), lengths, context)
-        long_enough = (out_lengths >= frames_needed(tokens, token_lengths)) & (out_lengths > 0)
+        words = distillation if isinstance(distillation, WordLevel) else None
+        if words is not None and self.decoder is None:
+            raise ConfigError("ctc_weight: 1 leaves no attention decoder to distil into word by word")
+        parts, too_short = self._parts(out, out_lengths, tokens, token_lengths, words)  # (2, B), (B,)
+        if isinstance(distillation, SequenceLevel):
+            taught, _ = self._parts(out, out_lengths, distillation.tokens, distillation.token_lengths)
+            parts = (1 - distillation.weight) * parts + distillation.weight * taught
+        ctc, attention = parts.mean(dim=1)
+        return Losses(weight * ctc + (1 - weight) * attention, ctc, attention, too_short.sum())
+
+    def _parts(
+        self,
+        out: Tensor,
+        lengths: Tensor,
+        tokens: Tensor,
+        token_lengths: Tensor,
+        words: WordLevel | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the CTC and the attention loss (2, B), and which utterances are too short for them (B,)."""
+        too_short = (lengths < frames_needed(tokens, token_lengths)) | (lengths == 0)
         # Some CTC kernels refuse an utterance of no frames; its loss does not count anyway.
-        ctc = self._ctc(out, out_lengths.clamp(min=1), tokens, token_lengths)  # (B,)
-        ctc = ctc.masked_fill(~long_enough, 0.0).mean()
-        attention = self._attention(out, out_lengths, tokens, token_lengths)  # (B,)
-        attention = attention.masked_fill(~long_enough, 0.0).mean()
-        return Losses(weight * ctc + (1 - weight) * attention, ctc, attention, (~long_enough).sum())
+        ctc = self._ctc(out, lengths.clamp(min=1), tokens, token_lengths)  # (B,)
+        attention = self._attention(out, lengths, tokens, token_lengths, words)  # (B,)
+        return torch.stack((ctc, attention)).masked_fill(too_short, 0.0), too_short
 
     def attention_log_probs(
-        self, out: Tensor, lengths: Tensor, hypotheses: Sequence[Sequence[Sequence[int]]]
+        self,
+        out: Tensor,
+        lengths: Tensor,
+        hypotheses: Sequence[Sequence[Sequence[int]]],
+        reverse: bool = False,
     ) -> list[Tensor]:
-        """Return log p(tokens, eos | out) of every hypothesis: for each of B utterances a tensor (N_b,)."""
-        token_log_probs = self.attention_token_log_probs(out, lengths, hypotheses)
+        """Return log p(tokens, eos | out) of every hypothesis: for each of B utterances a tensor (N_b,).
+
+        ``reverse``: that of the right-to-left decoder.
+        """
+        scored = self.attention_token_log_probs(out, lengths, hypotheses, reverse)
         return [
             torch.stack([tokens.sum() for tokens in nbest])
             if nbest
             else out.new_zeros(0, dtype=torch.float32)
-            for nbest in token_log_probs
+            for nbest in scored
         ]
 
     def attention_token_log_probs(
-        self, out: Tensor, lengths: Tensor, hypotheses: Sequence[Sequence[Sequence[int]]]
+        self,
+        out: Tensor,
+        lengths: Tensor,
+        hypotheses: Sequence[Sequence[Sequence[int]]],
+        reverse: bool = False,
     ) -> list[list[Tensor]]:
         """Return log p of every token and of eos, (U + 1,) float32 for each hypothesis of each utterance.
 
-        All hypotheses are scored in one pass, teacher-forced.
+        All hypotheses are scored in one pass, teacher-forced. ``reverse``: by the right-to-left decoder, the
+        last token first.
         """
-        if self.decoder is None:
-            raise ConfigError(
-                "ctc_weight: 1 leaves the model without an attention decoder; decode it with CTC"
-            )
-        most = max((len(nbest) for nbest in hypotheses), default=0)
-        if most == 0:
-            return [[] for _ in hypotheses]
-        flat = [
-            torch.tensor(list(tokens), dtype=torch.long)
-            for nbest in hypotheses
-            for tokens in [*nbest, *[()] * (most - len(nbest))]
-        ]
-        shape = (len(hypotheses), most)
-        token_lengths = torch.tensor([len(tokens) for tokens in flat], device=out.device).view(shape)
-        tokens = pad_sequence(flat, batch_first=True).view(*shape, -1).to(out.device)  # (B, N, U)
-        logits = self.decoder(out, valid_frames(lengths, out.shape[1]), tokens)
-        targets = append_eos(tokens, token_lengths).clamp(min=0)  # (B, N, U + 1)
-        scores = logits.float().log_softmax(dim=-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
-        return [
-            [scores[b, n, : len(tokens) + 1] for n, tokens in enumerate(nbest)]
-            for b, nbest in enumerate(hypotheses)
-        ]
+        if reverse:
+            hypotheses = [[tokens[::-1] for tokens in nbest] for nbest in hypotheses]
+        return token_log_probs(self._decoder(reverse), out, lengths, hypotheses)
+
+    def attention_distributions(self, out: Tensor, lengths: Tensor, tokens: Tensor, k: int) -> Distributions:
+        """Return what the decoder expects at every token of the texts (B, U) and at eos, (B, U + 1, k).
+
+        A teacher's answer to a student's labels, for :class:`WordLevel`; without gradient.
+        """
+        return distributions(self._decoder(), out, lengths, tokens, k)
+
+    def _build_decoder(self, layers: int) -> AttentionDecoder[Any] | None:
+        if self.config.ctc_weight == 1 or layers == 0:
+            return None
+        config = self.config.decoder.model_copy(update={"layers": layers})
+        decoder: AttentionDecoder[Any] = DECODERS.resolve(config.kind)(
+            config, self.config.encoder.dim, self.vocab_size
+        )
+        return decoder
 
     def _ctc(self, out: Tensor, lengths: Tensor, tokens: Tensor, token_lengths: Tensor) -> Tensor:
         if self.ctc is None:
             return out.new_zeros(len(out), dtype=torch.float32)
         return self.ctc.loss(out, lengths, tokens, token_lengths)
 
-    def _attention(self, out: Tensor, lengths: Tensor, tokens: Tensor, token_lengths: Tensor) -> Tensor:
+    def _attention(
+        self, out: Tensor, lengths: Tensor, tokens: Tensor, token_lengths: Tensor, words: WordLevel | None
+    ) -> Tensor:
         if self.decoder is None:
             return out.new_zeros(len(out), dtype=torch.float32)
-        logits = self.decoder(
-            out, valid_frames(lengths, out.shape[1]), tokens.unsqueeze(1)
-        )  # (B, 1, U + 1, V)
-        targets = append_eos(tokens, token_lengths)
-        return label_smoothing_loss(logits.squeeze(1), targets, self.config.label_smoothing).sum(dim=1)
+        smoothing = self.config.label_smoothing
+        loss = attention_loss(self.decoder, out, lengths, tokens, token_lengths, smoothing, words)
+        if self.reverse_decoder is None:
+            return loss
+        tokens = reversed_tokens(tokens, token_lengths)
+        backwards = attention_loss(self.reverse_decoder, out, lengths, tokens, token_lengths, smoothing)
+        return torch.lerp(loss, backwards, self.config.reverse_weight)
+
+    def _decoder(self, reverse: bool = False) -> AttentionDecoder[Any]:
+        if self.decoder is None:
+            raise ConfigError(
+                "ctc_weight: 1 leaves the model without an attention decoder; decode it with CTC"
+            )
+        if not reverse:
+            return self.decoder
+        if self.reverse_decoder is None:
+            raise ConfigError(
+                "reverse_weight: this model has no right-to-left decoder; train one with decoder.reverse_layers"
+            )
+        return self.reverse_decoder

@@ -63,3 +63,25 @@ def test_a_model_without_an_attention_decoder_is_a_clear_error() -> None:
         rescore(
             AsrModel(CONFIG.model_copy(update={"ctc_weight": 1.0}), 8), out, lengths, nbest, RescoreConfig()
         )
+
+
+@pytest.mark.parametrize("reverse_weight", [0.0, 0.3, 1.0])
+def test_the_attention_of_a_bidirectional_decoder_is_that_of_both_directions(reverse_weight: float) -> None:
+    _, out, lengths, nbest = first_pass()
+    both = {"decoder": CONFIG.decoder.model_copy(update={"reverse_layers": 1}), "reverse_weight": 0.3}
+    model = AsrModel(CONFIG.model_copy(update=both), 8).eval().requires_grad_(False)
+    rescored = rescore(model, out, lengths, nbest, RescoreConfig(reverse_weight=reverse_weight))
+    for b, hypotheses in enumerate(rescored):
+        for found in hypotheses:
+            left, right = (
+                float(model.attention_log_probs(out, lengths, [[found.tokens]] * 2, reverse)[b][0])
+                for reverse in (False, True)
+            )
+            expected = (1 - reverse_weight) * left + reverse_weight * right
+            assert found.attention == pytest.approx(expected, abs=1e-4)
+
+
+def test_reading_right_to_left_without_such_a_decoder_is_a_clear_error() -> None:
+    model, out, lengths, nbest = first_pass()
+    with pytest.raises(ConfigError, match=r"right-to-left.*decoder\.reverse_layers"):
+        rescore(model, out, lengths, nbest, RescoreConfig(reverse_weight=0.3))

@@ -27,7 +27,12 @@ def make_model() -> Callable[..., AsrModel]:
     """Return a builder of small models, in eval mode, with a CMVN that matters."""
 
     def make(
-        ctc_weight: float = 0.5, label_smoothing: float = 0.1, dropout: float = 0.1, **encoder: Any
+        ctc_weight: float = 0.5,
+        label_smoothing: float = 0.1,
+        dropout: float = 0.1,
+        decoder: str = "transformer",
+        reverse_weight: float = 0.0,
+        **encoder: Any,
     ) -> AsrModel:
         torch.manual_seed(0)
         sizes = {
@@ -43,8 +48,16 @@ def make_model() -> Callable[..., AsrModel]:
         config = ModelConfig(
             mel_bins=32,
             encoder=EncoderConfig(dropout=dropout, **(sizes | encoder)),
-            decoder=DecoderConfig(heads=2, feed_forward=24, dropout=dropout),
+            decoder=DecoderConfig(
+                kind=decoder,
+                reverse_layers=int(reverse_weight > 0),
+                heads=2,
+                feed_forward=24,
+                location_kernel=5,
+                dropout=dropout,
+            ),
             ctc_weight=ctc_weight,
+            reverse_weight=reverse_weight,
             label_smoothing=label_smoothing,
         )
         model = AsrModel(config, VOCABULARY)

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from raysr.errors import ConfigError
@@ -179,6 +181,31 @@ def test_what_a_stream_takes_does_not_grow(make_model: MakeModel, encoder: dict[
     assert len(set(sizes[4::2])) == len(set(sizes[5::2])) == 1
 
 
+def test_a_long_push_is_not_kept(make_model: MakeModel) -> None:
+    sizes = []
+    for chunks in (1, 50):
+        streamer = Streamer(make_model(), chunk_size=4, left_chunks=2)
+        streamer.push(streamer.join(), features_of(16 * chunks + 5))
+        while streamer.step():
+            pass
+        sizes.append(held_bytes(streamer))
+    assert sizes[0] == sizes[1]
+
+
+def test_all_of_the_past_grows_with_the_longest_stream_alone(make_model: MakeModel) -> None:
+    grown = []
+    for count in (1, 3):
+        streamer = Streamer(make_model(), chunk_size=4, left_chunks=-1, slots=4)
+        slots, sizes = [streamer.join() for _ in range(count)], []
+        for push in range(10):
+            for slot in slots:
+                streamer.push(slot, features_of(16, seed=push))
+            streamer.step()
+            sizes.append(held_bytes(streamer))
+        grown.append(sizes[9] - sizes[4])
+    assert grown[0] == grown[1] > 0
+
+
 def test_all_of_the_past_is_forgotten_with_its_stream(make_model: MakeModel) -> None:
     streamer = Streamer(make_model(), chunk_size=4, left_chunks=-1, slots=2)
     slot, sizes = streamer.join(), []
@@ -196,6 +223,26 @@ def held_bytes(streamer: Streamer) -> int:
     """Return the memory of every tensor that the streamer holds, of views all that they keep alive."""
     tensors = [leaf for leaf in pytree.tree_leaves(vars(streamer)) if isinstance(leaf, Tensor)]
     return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+
+
+class SeenSomething(TorchFunctionMode):
+    """Counts the attentions computed, and checks that none has a row of softmax over nothing."""
+
+    calls = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.scaled_dot_product_attention:
+            self.calls += 1
+            assert kwargs["attn_mask"].any(dim=-1).all()
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("encoder", ENCODERS[:-1], ids=str)
+def test_no_attention_is_over_nothing(make_model: MakeModel, encoder: dict[str, Any]) -> None:
+    streamer = Streamer(make_model(**encoder), chunk_of(encoder, 3), left_chunks=0, slots=2)
+    with SeenSomething() as seen:
+        stream(streamer, features_of(40), cuts=[])
+    assert seen.calls > 0
 
 
 @pytest.mark.parametrize("encoder", ENCODERS, ids=str)

@@ -10,7 +10,7 @@ from safetensors.torch import load, save_file
 from torch import Tensor
 
 from raysr.errors import RunError
-from raysr.model.config import DecoderConfig, EncoderConfig, ModelConfig
+from raysr.model.config import DECODERS, DecoderConfig, EncoderConfig, ModelConfig
 from raysr.model.model import BY_TOKEN, AsrModel
 from raysr.text.tokeniser import Tokeniser
 from raysr.train.start import transplant
@@ -20,6 +20,15 @@ SMALL = ModelConfig(
     encoder=EncoderConfig(dim=16, layers=1, heads=2, feed_forward=16, kernel=3),
     decoder=DecoderConfig(heads=2, feed_forward=16),
 )
+BOTH_WAYS = {
+    kind: ModelConfig(
+        mel_bins=16,
+        encoder=SMALL.encoder,
+        decoder=DecoderConfig(kind=kind, reverse_layers=1, heads=2, feed_forward=16),
+        reverse_weight=0.3,
+    )
+    for kind in DECODERS.known
+}
 LETTERS = st.text("abcdefghijkl", min_size=1)
 
 
@@ -66,17 +75,22 @@ def test_pieces_in_both_vocabularies_keep_what_both_heads_say_of_them(
         torch.testing.assert_close(after, before)
 
 
-def test_a_new_piece_is_that_of_the_fresh_student(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", DECODERS.known)
+def test_a_new_piece_is_that_of_the_fresh_student(tmp_path: Path, kind: str) -> None:
     old_tokens, new_tokens = Tokeniser.train(["ab"]), Tokeniser.train(["abz"])
-    old, fresh = model(old_tokens, 1), model(new_tokens, 2)
-    student = grafted(tmp_path, old, old_tokens, fresh, new_tokens)
+    config = BOTH_WAYS[kind]
+    old, fresh = model(old_tokens, 1, config), model(new_tokens, 2, config)
+    student = grafted(tmp_path, old, old_tokens, fresh, new_tokens).state_dict()
     [z] = new_tokens.encode("z")[1:]
+    [a], [b] = new_tokens.encode("a")[1:], old_tokens.encode("a")[1:]
     for name in BY_TOKEN:
-        torch.testing.assert_close(student.state_dict()[name][z], fresh.state_dict()[name][z])
+        torch.testing.assert_close(student[name][z], fresh.state_dict()[name][z])
+        torch.testing.assert_close(student[name][a], old.state_dict()[name][b])
 
 
-def test_the_tensors_by_token_are_those_that_grow_with_the_vocabulary() -> None:
-    few, many = AsrModel(SMALL, 10).state_dict(), AsrModel(SMALL, 11).state_dict()
+@pytest.mark.parametrize("kind", DECODERS.known)
+def test_the_tensors_by_token_are_those_that_grow_with_the_vocabulary(kind: str) -> None:
+    few, many = (AsrModel(BOTH_WAYS[kind], vocab_size).state_dict() for vocab_size in (10, 11))
     assert {name for name in few if few[name].shape != many[name].shape} == BY_TOKEN
     assert all(many[name].shape[0] == 11 for name in BY_TOKEN)
 
