@@ -37,7 +37,7 @@ def align_text(model: AsrModel, tokeniser: Tokeniser, features: Tensor, text: st
     tokens = _tokens(tokeniser, text)
     needed = int(frames_needed(torch.tensor([tokens]), torch.tensor([len(tokens)])))
     seconds, frames = (
-        model.encoder.subsampling.hop * FRAME_SHIFT_MS / 1000,
+        model.encoder.hop * FRAME_SHIFT_MS / 1000,
         model.output_frames(len(features)),
     )
     if frames < needed:
