@@ -209,6 +209,7 @@ def _choose(
     ngram_states, ngram_arcs = settings.ngram.states, settings.ngram.arcs
     phrase_states, phrase_arcs = settings.phrases.automaton.states, settings.phrases.automaton.arcs
     reward, begins_word = settings.phrases.reward, settings.phrases.begins_word
+    depth = settings.phrases.depth
     for k in range(alive):
         total = _logaddexp(stayed[k].blank, stayed[k].nonblank)
         place = _rank(ranked, k, total + _extras(prefixes[k], settings))
@@ -224,21 +225,30 @@ def _choose(
             worst = ranked[count - 1].score if count == len(ranked) else -np.inf
             if merged[token] or score + settings.phrases.most <= worst:
                 continue
-            lm, lm_state, bias, bias_state = 0.0, p.lm_state, 0.0, p.bias_state
+            lm, lm_state, bias, bias_state, owed = 0.0, p.lm_state, 0.0, p.bias_state, 0.0
             if settings.lm == NGRAM:
                 lm, lm_state = walk(ngram_states, ngram_arcs, p.lm_state, token)
             elif settings.lm == ANSWERED:
                 lm = np.float64(answers[k, column])
             if settings.phrases.most > 0:
                 bias, bias_state = walk(phrase_states, phrase_arcs, p.bias_state, token)
-                if begins_word[token]:
+                ended = begins_word[token] and reward[p.bias_state] > 0
+                if ended:
                     bias += reward[p.bias_state]
+                elif depth[bias_state] > depth[p.bias_state]:
+                    owed = p.owed
+                else:
+                    bias -= p.owed
+                if depth[bias_state] > 0:
+                    repaid = -settings.phrase_lm_share * settings.lm_weight * lm
+                    bias, owed = bias + repaid, owed + repaid
             score += settings.lm_weight * lm + bias
             if score > worst:
                 candidate = ranked[_rank(ranked, count, score)]
                 candidate.source, candidate.column = k, column
                 candidate.lm, candidate.lm_state = p.lm + lm, lm_state
                 candidate.bias, candidate.bias_state = p.bias + bias, bias_state
+                candidate.owed = owed
                 count = min(count + 1, len(ranked))
         _mark(prefixes, alive, k, work, merged, False)
     return count
@@ -265,6 +275,7 @@ def _follow(
             kept.peak, kept.before = frame[token], node
             kept.lm, kept.lm_state = candidate.lm, candidate.lm_state
             kept.bias, kept.bias_state = candidate.bias, candidate.bias_state
+            kept.owed = candidate.owed
             kept.parent = stayed[k].hash
             kept.hash = _extend_hash(stayed[k].hash, token)
             kept.last = token

@@ -18,6 +18,7 @@ PREFIX: np.dtype[Any] = np.dtype(
         ("peak", np.float64),
         ("lm", np.float64),
         ("bias", np.float64),
+        ("owed", np.float64),
         ("lm_state", np.int64),
         ("bias_state", np.int64),
         ("hash", np.uint64),
@@ -39,6 +40,7 @@ before: the node that ``node_nonblank`` follows.
 peak: highest log-posterior of the last token within its run on ``best_nonblank``.
 lm, lm_state: language-model log-probability of the prefix, and the state after it.
 bias, bias_state: what boosted phrases gave it, and the state after it.
+owed: what of ``bias`` was repaid of the language model's cost within the phrase that it is in.
 last, length: the last token (the blank before the first one), and how many there are.
 hash, parent: hash of the prefix, and of the prefix without its last token.
 """
@@ -53,7 +55,7 @@ class Settings(NamedTuple):
     Attributes:
         skip_above: log-posterior of the blank above which no prefix is extended.
         lm: one of ``NO_LM``, ``NGRAM`` (look it up) and ``ANSWERED`` (the caller has the answers).
-        lm_weight, length_bonus: as of the configuration.
+        lm_weight, length_bonus, phrase_lm_share: as of the configuration.
         ngram: the language model of ``NGRAM``.
         phrases: the boosted phrases.
     """
@@ -62,6 +64,7 @@ class Settings(NamedTuple):
     lm: int
     lm_weight: float
     length_bonus: float
+    phrase_lm_share: float
     ngram: Automaton
     phrases: PhraseTables
 
@@ -84,6 +87,7 @@ CANDIDATE: np.dtype[Any] = np.dtype(
         ("score", np.float64),
         ("lm", np.float64),
         ("bias", np.float64),
+        ("owed", np.float64),
         ("lm_state", np.int64),
         ("bias_state", np.int64),
         ("source", np.int32),
@@ -93,7 +97,7 @@ CANDIDATE: np.dtype[Any] = np.dtype(
 )
 """What may be kept: prefix ``source`` as it stays, or extended by the token of ``column``, which is -1 if it stays.
 
-score: what it is ranked by; lm, bias, lm_state, bias_state: those of the prefix that it makes.
+score: what it is ranked by; lm, bias, owed, lm_state, bias_state: those of the prefix that it makes.
 """
 
 

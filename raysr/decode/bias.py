@@ -32,25 +32,28 @@ class PhraseTables(NamedTuple):
     Attributes:
         automaton: reads tokens; its scores are what is paid in advance and taken back.
         reward: what the phrases that end in a state are worth, should the word end here too (S,).
+        depth: tokens of a phrase that were read in a state (S,).
         begins_word: the tokens with which a word begins (V,).
         most: no single token gains more.
     """
 
     automaton: Automaton
     reward: NDArray[np.float64]
+    depth: NDArray[np.int32]
     begins_word: NDArray[np.bool_]
     most: float
 
     @classmethod
     def empty(cls) -> "PhraseTables":
         """Return tables of no phrases."""
-        return cls(Automaton.empty(), np.zeros(1), np.zeros(0, np.bool_), 0.0)
+        return cls(Automaton.empty(), np.zeros(1), np.zeros(1, np.int32), np.zeros(0, np.bool_), 0.0)
 
 
 class ContextBias:
     """The phrases of a batch of utterances, asked like a language model; every utterance has a start of its own.
 
-    What the bonus of a token sequence sums up to, ``eos`` included, is the boost of every phrase in it times the
+    The prefix beam besides repays what the language model charges within phrases, see ``phrase_lm_share`` of
+    :class:`raysr.decode.prefix_beam.PrefixBeamConfig`. What the bonus of a token sequence sums up to, ``eos`` included, is the boost of every phrase in it times the
     phrase's tokens, for each time that it occurs.
     """
 
@@ -79,6 +82,10 @@ class ContextBias:
     def eos(self, states: States) -> NDArray[np.float32]:
         """Return what is gained (N,) where the sentence ends: the phrases end too, those begun are taken back."""
         return (self.tables.reward[states] - self._advance[states]).astype(np.float32)
+
+    def ends(self, states: States) -> NDArray[np.bool_]:
+        """Return where phrases end (N,), should the word end there too."""
+        return self.tables.reward[states] > 0
 
 
 def bias_of(
@@ -123,17 +130,18 @@ class _Trie:
     def __init__(self) -> None:
         self.children: list[dict[int, int]] = []
         self.advance: list[float] = []
+        self.depth: list[int] = []
         self.reward: list[float] = []
         self.shorter: list[int] = []
 
     def add(self, phrases: Sequence[Phrase]) -> int:
         """Add the phrases of an utterance; return its root."""
-        root = self._node(0.0)
+        root = self._node(0)
         for tokens, boost in phrases:
             node = root
             for depth, token in enumerate(tokens, start=1):
                 if token not in self.children[node]:
-                    self.children[node][token] = self._node(0.0)
+                    self.children[node][token] = self._node(depth)
                 node = self.children[node][token]
                 self.advance[node] = max(self.advance[node], boost * depth)
             self.reward[node] = max(self.reward[node], boost * len(tokens))
@@ -144,7 +152,10 @@ class _Trie:
         """Return the automaton of all, and what is paid in advance in each state (S,)."""
         size = len(self.children)
         if not any(self.children):
-            return PhraseTables(Automaton.empty(size), np.zeros(size), begins_word, 0.0), np.zeros(size)
+            depth = np.zeros(size, np.int32)
+            return PhraseTables(Automaton.empty(size), np.zeros(size), depth, begins_word, 0.0), np.zeros(
+                size
+            )
         arcs = [(node, *arc) for node, children in enumerate(self.children) for arc in children.items()]
         source, token, following = np.asarray(arcs, np.int64).T
         advance, reward, shorter = np.asarray(self.advance), np.asarray(self.reward), np.asarray(self.shorter)
@@ -155,11 +166,13 @@ class _Trie:
             highest = np.maximum(highest, highest[shorter])
         begun = advance[following[begins_word[token]]].max(initial=0.0)
         most = max(gained.max() + (highest - advance).max(), (reward - advance).max() + begun)
-        return PhraseTables(automaton, reward, begins_word, float(most)), advance
+        depth = np.asarray(self.depth, np.int32)
+        return PhraseTables(automaton, reward, depth, begins_word, float(most)), advance
 
-    def _node(self, advance: float) -> int:
+    def _node(self, depth: int) -> int:
         self.children.append({})
-        self.advance.append(advance)
+        self.depth.append(depth)
+        self.advance.append(0.0)
         self.reward.append(0.0)
         self.shorter.append(len(self.shorter))
         return len(self.children) - 1

@@ -35,4 +35,4 @@ class DecodeConfig(PrefixBeamConfig, RescoreConfig, JointConfig):
     settle: float = Field(default=2.0, gt=0)
     calibration: Calibration | None = None
     endpoint: EndpointConfig = EndpointConfig()
-    phrase_boost: float = Field(default=1.5, gt=0)
+    phrase_boost: float = Field(default=1.0, gt=0)

@@ -31,6 +31,8 @@ class PrefixBeamConfig(Config):
             take their blank or repeat, so that no more than the mass 1 - blank_skip is lost. 1 never skips.
         lm_weight: weight of the language model's log-probability.
         length_bonus: added for every token, against the language model's liking for short sentences.
+        phrase_lm_share: share of the language model's cost that is repaid within an expected phrase, since the
+            model knows nothing of what the request makes likely.
     """
 
     beam: int = Field(default=16, ge=1)
@@ -38,6 +40,7 @@ class PrefixBeamConfig(Config):
     blank_skip: float = Field(default=0.999, gt=0, le=1)
     lm_weight: float = Field(default=0.5, ge=0)
     length_bonus: float = 0.0
+    phrase_lm_share: float = Field(default=0.6, ge=0, le=1)
 
 
 class PrefixBeam:
@@ -60,6 +63,7 @@ class PrefixBeam:
             lm=NO_LM if lm is None else NGRAM if isinstance(lm, Ngram) else ANSWERED,
             lm_weight=config.lm_weight,
             length_bonus=config.length_bonus,
+            phrase_lm_share=config.phrase_lm_share,
             ngram=lm.automaton if isinstance(lm, Ngram) else Automaton.empty(),
             phrases=bias.tables if bias else PhraseTables.empty(),
         )
@@ -146,7 +150,8 @@ class PrefixBeam:
         if final and self.lm:
             lm = lm + self.lm.eos(p["lm_state"])
         if final and self.bias:
-            bias = bias + self.bias.eos(p["bias_state"])
+            owed = np.where(self.bias.ends(p["bias_state"]), 0.0, p["owed"])
+            bias = bias + self.bias.eos(p["bias_state"]) - owed
         score = ctc + self.config.lm_weight * lm + bias + self.config.length_bonus * p["length"]
         found = []
         for k in np.argsort(-score, kind="stable")[:n].tolist():

@@ -57,6 +57,44 @@ def test_bonuses_add_up_to_the_phrases_that_occur(own: list[list[Phrase]], token
     assert gained + bias.eos(state) == pytest.approx(expected, abs=1e-4)
 
 
+def followed(tokens: Sequence[int], phrases: Sequence[Phrase]) -> tuple[int, ...]:
+    """Return the longest end of the tokens that a phrase begins with."""
+    ends = (tuple(tokens[begin:]) for begin in range(len(tokens) + 1))
+    return next(end for end in ends if any(p.tokens[: len(end)] == end for p in phrases) or not end)
+
+
+def repaid(tokens: tuple[int, ...], phrases: Sequence[Phrase], costs: Sequence[float]) -> float:
+    """Add the costs of tokens up within phrases, and take them back where a phrase was not said to its end."""
+    total = owed = 0.0
+    for n in range(len(tokens)):
+        before, after = followed(tokens[:n], phrases), followed(tokens[: n + 1], phrases)
+        ended = BEGINS[tokens[n]] and any(before[-len(p.tokens) :] == p.tokens for p in phrases)
+        if not ended and len(after) <= len(before):
+            total -= owed
+        if ended or len(after) <= len(before):
+            owed = 0.0
+        if after:
+            total, owed = total + costs[n], owed + costs[n]
+    last = followed(tokens, phrases)
+    return total if any(last[-len(p.tokens) :] == p.tokens for p in phrases) else total - owed
+
+
+@settings(max_examples=25, deadline=None)
+@given(own=phrases, seed=st.integers(0, 10_000), frames=st.integers(1, 6))
+def test_within_a_phrase_the_language_model_is_repaid(own: list[Phrase], seed: int, frames: int) -> None:
+    log_probs, lm = posteriors(seed, 1, frames, 4), small_lm(4)
+    config = PrefixBeamConfig(beam=1500, blank_skip=1.0, lm_weight=0.7, phrase_lm_share=0.6)
+    (found,) = PrefixBeam(config, lm, ContextBias([own], BEGINS)).decode(log_probs, torch.tensor([frames]))
+    for h in found:
+        state, costs = np.asarray([lm.start()]), []
+        for token in h.tokens:
+            costs.append(-0.6 * 0.7 * float(lm.score(state)[0, token]))
+            state = lm.advance(state, np.asarray([token]))
+        assert h.bias == pytest.approx(counted(h.tokens, own) + repaid(h.tokens, own, costs), abs=1e-4)
+        assert h.score == pytest.approx(h.ctc + 0.7 * h.lm + h.bias, abs=1e-9)
+    assert len(found) == len(enumerate_alignments(log_probs[0]))
+
+
 @pytest.mark.parametrize("with_lm", [False, True])
 @settings(max_examples=12, deadline=None)
 @given(own=phrases, other=phrases, seed=st.integers(0, 10_000), frames=st.integers(1, 6))
@@ -65,7 +103,7 @@ def test_an_unpruned_beam_ranks_as_enumeration_does(
 ) -> None:
     log_probs = posteriors(seed, 2, frames, 4)
     lm = small_lm(4) if with_lm else None
-    config = PrefixBeamConfig(beam=1500, blank_skip=1.0, lm_weight=0.7, length_bonus=0.3)
+    config = PrefixBeamConfig(beam=1500, blank_skip=1.0, lm_weight=0.7, length_bonus=0.3, phrase_lm_share=0.0)
     found = PrefixBeam(config, lm, ContextBias([own, other], BEGINS)).decode(
         log_probs, torch.tensor([frames, frames])
     )

@@ -35,7 +35,14 @@ SPELLING = tuple(method for method in METHODS if method != "attention")
 
 
 def config(method: str) -> DecodeConfig:
-    options = {"beam": 6, "nbest": 4, "settle": 0.8, "joint_ctc_weight": 0.9, "max_length_ratio": 0.6}
+    options = {
+        "phrase_lm_share": 0.0,
+        "beam": 6,
+        "nbest": 4,
+        "settle": 0.8,
+        "joint_ctc_weight": 0.9,
+        "max_length_ratio": 0.6,
+    }
     return DecodeConfig.parse({"method": method, "endpoint": ENDPOINT, **options})
 
 
