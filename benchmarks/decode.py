@@ -199,8 +199,6 @@ def cpp_search(case: Case, folder: Path) -> Decode:
         for token in range(vocabulary):
             dictionary.add_entry(str(token), token)  # the words of our ARPA files
         case.lm.save(folder / "lm.arpa")
-        text = (folder / "lm.arpa").read_text(encoding="utf-8")
-        (folder / "lm.arpa").write_text(text[text.index("\\data\\") :], encoding="utf-8")  # as KenLM wants it
         lm = KenLM(str(folder / "lm.arpa"), dictionary)
     options = flashlight.LexiconFreeDecoderOptions(
         beam_size=BEAM,

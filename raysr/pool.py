@@ -225,7 +225,7 @@ def load_entry(entry: Entry, device: str = "cpu") -> Recogniser:
         tokeniser = Tokeniser.load(entry.tokeniser)
         model = AsrModel(config.model, tokeniser.vocab_size)
         model.load_state_dict(load_file(entry.weights))
-        lm = load_lm(entry.path)
+        lm = load_lm(entry.path, tokeniser)
     except (ConfigError, RuntimeError, ValueError) as error:
         raise PoolError(f"pool entry {entry.path} cannot be loaded: {error}") from error
     return Recogniser(model.to(device).eval(), tokeniser, lm, config)

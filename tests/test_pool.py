@@ -1,11 +1,14 @@
 """Pool entries appear whole, never change, and are refused by name when they are damaged."""
 
+import re
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from raysr.decode.kenlm import KenLm
 from raysr.decode.language_model import log_prob
 from raysr.decode.ngram import Ngram
 from raysr.decode.word_ngram import WordNgram
@@ -15,6 +18,7 @@ from raysr.model.config import DecoderConfig, EncoderConfig, ModelConfig
 from raysr.model.model import AsrModel
 from raysr.pool import Entry, EntryConfig, Pool, average, load_entry
 from raysr.text.tokeniser import Tokeniser
+from tests.decode import plain_arpa
 
 CONFIG = ModelConfig(
     encoder=EncoderConfig(dim=16, layers=1, heads=2, feed_forward=16, kernel=3),
@@ -53,6 +57,25 @@ def test_a_word_model_comes_back_with_its_entry(tmp_path: Path, tokeniser: Token
     assert isinstance(found, WordNgram)
     said = tokeniser.encode("two two one")
     assert log_prob(found, said) == log_prob(lm, said)
+
+
+def test_a_model_of_kenlm_comes_back_with_its_entry(
+    tmp_path: Path, tokeniser: Tokeniser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "kenlm", plain_arpa)
+    Ngram.train([[3, 4], [4]], 2, 5).save(tmp_path / "lm.arpa")
+    text = (tmp_path / "lm.arpa").read_text()
+    (tmp_path / "lm.arpa").write_text(
+        re.sub(r"(?<=[\t ])[34](?=[\t \n])", lambda m: tokeniser.piece(int(m[0])), text)
+    )
+    lm = train_lm(LmConfig(kenlm=str(tmp_path / "lm.arpa")), tokeniser, [], [])
+    model = AsrModel(CONFIG, tokeniser.vocab_size)
+    pool = Pool(tmp_path / "pool")
+    pool.publish("a", model, tokeniser, lm, {}, EntryConfig(model=CONFIG))
+    found = load_entry(pool.get("a")).lm
+    assert isinstance(found, KenLm)
+    assert found.path == tmp_path / "pool" / "a" / "lm.kenlm.bin"
+    assert log_prob(found, [3, 4, 5]) == log_prob(lm, [3, 4, 5])
 
 
 def test_latest_and_best(tmp_path: Path, tokeniser: Tokeniser) -> None:

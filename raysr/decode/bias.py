@@ -52,9 +52,9 @@ class PhraseTables(NamedTuple):
 class ContextBias:
     """The phrases of a batch of utterances, asked like a language model; every utterance has a start of its own.
 
-    The prefix beam besides repays what the language model charges within phrases, see ``phrase_lm_share`` of
-    :class:`raysr.decode.prefix_beam.PrefixBeamConfig`. What the bonus of a token sequence sums up to, ``eos`` included, is the boost of every phrase in it times the
-    phrase's tokens, for each time that it occurs.
+    What the bonus of a token sequence sums up to, ``eos`` included, is the boost of every phrase in it times the
+    phrase's tokens, for each time that it occurs. The prefix beam besides repays what the language model charges
+    within phrases: see ``phrase_lm_share`` of :class:`raysr.decode.prefix_beam.PrefixBeamConfig`.
     """
 
     def __init__(self, phrases: Sequence[Sequence[Phrase]], begins_word: Sequence[bool]) -> None:

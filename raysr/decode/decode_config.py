@@ -1,8 +1,8 @@
 """How audio is decoded: kept with a published model, and read by every command that decodes."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from raysr.decode.calibration import Calibration
 from raysr.decode.endpoint import EndpointConfig
@@ -18,6 +18,8 @@ class DecodeConfig(PrefixBeamConfig, RescoreConfig, JointConfig):
         method: ``greedy`` (CTC alone, no language model), ``beam``, ``rescore`` (beam, then attention),
             ``attention`` (a beam of the attention decoder) or ``joint`` (CTC and attention in one pass). In a
             stream the last two decode each segment anew once it is closed; captions come from ``beam``.
+        lm_pass: ``first``: the language model takes part in the beam. ``second``: the beam of ``beam`` or ``rescore``
+            goes without, and what it has kept is then scored and sorted with the model; captions lack it.
         nbest: hypotheses handed over for each utterance.
         batch_size: most utterances decoded at once.
         batch_frames: most fbank frames decoded at once, padding included.
@@ -29,6 +31,7 @@ class DecodeConfig(PrefixBeamConfig, RescoreConfig, JointConfig):
     """
 
     method: Literal["greedy", "beam", "rescore", "attention", "joint"] = "beam"
+    lm_pass: Literal["first", "second"] = "first"
     nbest: int = Field(default=8, ge=1)
     batch_size: int = Field(default=32, ge=1)
     batch_frames: int = Field(default=60_000, ge=1)
@@ -36,3 +39,9 @@ class DecodeConfig(PrefixBeamConfig, RescoreConfig, JointConfig):
     calibration: Calibration | None = None
     endpoint: EndpointConfig = EndpointConfig()
     phrase_boost: float = Field(default=1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _has_a_second_pass(self) -> Self:
+        if self.lm_pass == "second" and self.method in ("attention", "joint"):
+            raise ValueError(f"lm_pass: {self.method} decodes in one pass; second goes with beam and rescore")
+        return self

@@ -33,8 +33,19 @@ class LanguageModel(Protocol):
 
 def log_prob(lm: LanguageModel, tokens: Sequence[int]) -> float:
     """Return the natural-log probability of a whole sentence, its end included."""
-    state, total = np.asarray([lm.start()]), 0.0
-    for token in tokens:
-        total += float(lm.score(state, np.asarray([[token]]))[0, 0])
-        state = lm.advance(state, np.asarray([token]))
-    return total + float(lm.eos(state)[0])
+    return float(log_probs(lm, [tokens])[0])
+
+
+def log_probs(lm: LanguageModel, sentences: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+    """Return the natural-log probabilities (N,) of whole sentences, their ends included; all are asked at once."""
+    lengths = np.asarray([len(tokens) for tokens in sentences], np.int64)
+    padded = np.zeros((len(sentences), int(lengths.max(initial=0))), np.int64)
+    for row, tokens in zip(padded, sentences, strict=True):
+        row[: len(tokens)] = tokens
+    states, total = np.full(len(sentences), lm.start(), np.int64), np.zeros(len(sentences))
+    for n in range(padded.shape[1]):
+        goes_on = lengths > n
+        tokens = padded[goes_on, n]
+        total[goes_on] += lm.score(states[goes_on], tokens[:, None])[:, 0]
+        states[goes_on] = lm.advance(states[goes_on], tokens)
+    return total + lm.eos(states)

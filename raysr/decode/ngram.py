@@ -4,7 +4,7 @@ With characters and an order of 8 to 12 it takes the place of a lexicon and a wo
 vocabulary open: a name that was never seen is unlikely, not impossible.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -48,6 +48,14 @@ class Ngram:
         """Read an ARPA file; raise :class:`raysr.errors.PoolError` naming the line that cannot be read."""
         return cls(*arpa.read(Path(path)))
 
+    @classmethod
+    def load_words(cls, path: str | Path, ids: Mapping[str, int], vocab_size: int) -> Self:
+        """Read an ARPA file from elsewhere over the words ``ids``: see :func:`raysr.decode.arpa.read_words`.
+
+        The probabilities of such a model need not sum to one.
+        """
+        return cls(arpa.read_words(Path(path), ids, vocab_size), vocab_size)
+
     def save(self, path: str | Path) -> None:
         """Write an ARPA file (gzip if its name ends in .gz); the words in it are the decimal token ids."""
         arpa.write(Path(path), self.levels, self.vocab_size)
@@ -87,6 +95,9 @@ def _automaton(levels: Sequence[Level], vocab_size: int) -> tuple[Automaton, int
     for n, level in enumerate(levels):
         is_context = np.zeros(len(level), bool)
         if n + 1 < len(levels):
+            is_context = (
+                level.log10_backoff != 0
+            )  # where a file from elsewhere was pruned, nothing need follow
             is_context[levels[n + 1].prefix] = True
         suffix = state_of[-1][level.suffix if n else np.zeros(len(level), np.int64)]
         own = states + np.cumsum(is_context) - 1

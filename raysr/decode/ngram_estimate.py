@@ -118,7 +118,7 @@ def _kneser_ney(
     held_back = np.bincount(level.prefix, weights=discount, minlength=contexts)
     backoff = np.where(total > 0, held_back / np.maximum(total, 1), 1.0)
     seen = (count - discount) / np.maximum(total, 1)[level.prefix]
-    return seen + backoff[level.prefix] * lower[level.suffix], backoff
+    return np.minimum(seen + backoff[level.prefix] * lower[level.suffix], 1.0), backoff  # sums may round up
 
 
 def _discounts(count: NDArray[np.int64]) -> tuple[float, ...]:

@@ -12,8 +12,8 @@ from raysr.decode.decode_config import DecodeConfig
 from raysr.decode.greedy import greedy
 from raysr.decode.hypothesis import Hypothesis
 from raysr.decode.language_model import LanguageModel
+from raysr.decode.lm_pass import PassBeam
 from raysr.decode.one_pass import ONE_PASS, one_pass
-from raysr.decode.prefix_beam import PrefixBeam
 from raysr.decode.rescore import rescore
 from raysr.decode.segments import Event, SegmentDecoder, check_phrases
 from raysr.errors import ConfigError
@@ -95,7 +95,7 @@ def _search(
     log_probs = model.ctc_log_probs(out)
     if config.method == "greedy":
         return [[h] for h in greedy(log_probs, lengths)]
-    nbest = PrefixBeam(config, lm, bias).decode(log_probs, lengths, config.nbest)
+    nbest = PassBeam(config, lm, bias).decode(log_probs, lengths, config.nbest)
     return rescore(model, out, lengths, nbest, config) if config.method == "rescore" else nbest
 
 

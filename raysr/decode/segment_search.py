@@ -10,7 +10,7 @@ from raysr.decode.decode_config import DecodeConfig
 from raysr.decode.greedy import greedy
 from raysr.decode.hypothesis import EMPTY, Hypothesis
 from raysr.decode.language_model import LanguageModel
-from raysr.decode.prefix_beam import PrefixBeam
+from raysr.decode.lm_pass import PassBeam
 
 
 class SegmentSearch(Protocol):
@@ -59,7 +59,8 @@ class BeamSearch:
         bias: ContextBias | None,
         settle_frames: int,
     ) -> None:
-        self._beam = PrefixBeam(config, lm, bias)
+        self._passes = PassBeam(config, lm, bias)
+        self._beam = self._passes.beam
         self._state = self._beam.start(1)
         self._settle_frames = settle_frames
 
@@ -74,7 +75,7 @@ class BeamSearch:
         return best, self._beam.stable_prefix(self._state)[0]
 
     def nbest(self, n: int) -> list[Hypothesis]:
-        return self._beam.nbest(self._state, n, final=True)[0]
+        return self._passes.nbest(self._state, n)[0]
 
 
 def open_search(

@@ -36,12 +36,15 @@ class Materials:
     def lm(
         self, tokeniser: Tokeniser, labelled: Sequence[Utterance], pseudo: Sequence[Utterance]
     ) -> StoredLm | None:
-        """Return the language model: of the labelled texts, made on first use, or of this cycle's labels."""
+        """Return the language model: of the labelled texts, made on first use, or of this cycle's labels.
+
+        One that takes nothing from texts is made on first use too.
+        """
         if self._lm.order == 0:
             return None
-        if not labelled:
+        if not labelled and self._lm.reads_texts:
             return self._train_lm(tokeniser, pseudo)
-        if (made := load_lm(self.folder)) is None:
+        if (made := load_lm(self.folder, tokeniser)) is None:
             made = self._train_lm(tokeniser, labelled)
             self._publish(self.folder / file_name(made), made.save)
         return made

@@ -18,7 +18,7 @@ from raysr.corpus.utterance import Utterance
 from raysr.decode.greedy import greedy
 from raysr.decode.hypothesis import Hypothesis
 from raysr.decode.language_model import LanguageModel
-from raysr.decode.prefix_beam import PrefixBeam
+from raysr.decode.lm_pass import PassBeam
 from raysr.decode.recognise import DecodeConfig, recognise
 from raysr.evaluate.calibration import fit, judge
 from raysr.evaluate.wer import score, total
@@ -71,7 +71,7 @@ def tune(
     wers = [
         wer(
             [
-                [nbest[0] for nbest in PrefixBeam(c, lm).decode(log_probs, lengths, 1)]
+                [nbest[0] for nbest in PassBeam(c, lm).decode(log_probs, lengths, 1)]
                 for log_probs, lengths in batches
             ]
         )

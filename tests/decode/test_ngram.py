@@ -1,9 +1,9 @@
 """The n-gram model against a plain implementation of the textbook formula, and its laws for any text."""
 
 import gzip
-import itertools
 import math
 import pickle
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from raysr.decode.language_model import log_prob
 from raysr.decode.ngram import Ngram
 from raysr.errors import PoolError
+from tests.decode import plain_arpa
 
 VOCAB = 9
 EOS = 2
@@ -117,25 +118,119 @@ def test_a_saved_model_comes_back_bit_for_bit(
         assert path.with_name(f"again{suffix}").read_bytes() == path.read_bytes()
 
 
-def test_an_arpa_file_follows_the_format(tmp_path: Path) -> None:
-    lm = Ngram.train([[3, 4, 3], [3, 5]], 3, VOCAB)
+@settings(max_examples=40, deadline=None)
+@given(text=sentences, order=st.integers(1, 5), read=st.lists(st.integers(1, 8), max_size=7))
+def test_other_toolkits_read_the_same_model_from_our_files(
+    tmp_path_factory: pytest.TempPathFactory, text: list[list[int]], order: int, read: list[int]
+) -> None:
+    path = tmp_path_factory.mktemp("lm") / "lm.arpa"
+    lm = Ngram.train(text, order, VOCAB)
+    lm.save(path)
+    plain = plain_arpa.Model(str(path))
+    names = ["0", "<unk>", "</s>", *map(str, range(3, VOCAB))]
+    assert {gram[0] for gram in plain.prob} == {"<s>", *names[1:]}
+    history = ("<s>", *(names[token] for token in read))
+    expected = [math.log(10) * plain.log10(history, name) for name in names[1:]]
+    assert lm.score(walk(lm, read))[0, 1:] == pytest.approx(expected, abs=1e-4)
+
+
+def test_files_with_the_vocabulary_above_the_header_are_still_read(tmp_path: Path) -> None:
+    lm = Ngram.train([[3, 4, 3]], 2, VOCAB)
     lm.save(tmp_path / "lm.arpa")
-    text = (tmp_path / "lm.arpa").read_text()
-    counted = {
-        int(n): int(c) for n, c in (row[6:].split("=") for row in text.splitlines() if row[:6] == "ngram ")
-    }
-    sections = {
-        n: text.split(f"\\{n}-grams:\n")[1].split("\n\n")[0].splitlines() for n in range(1, len(counted) + 1)
-    }
-    assert {n: len(rows) for n, rows in sections.items()} == counted
-    assert text.rstrip().endswith("\\end\\")
-    explicit = dict(reversed(row.split("\t")[:2]) for row in itertools.chain(*sections.values()))
-    assert float(explicit["<s> 3"]) * math.log(10) == pytest.approx(
-        float(lm.score(np.asarray([lm.start()]))[0, 3]), abs=1e-5
+    (tmp_path / "old.arpa").write_text(
+        f"raysr vocabulary size {VOCAB}\n" + (tmp_path / "lm.arpa").read_text()
     )
-    assert float(explicit["<s>"]) == -99
-    assert "</s>" in explicit
-    assert "0" not in explicit
+    old = Ngram.load(tmp_path / "old.arpa")
+    assert old.vocab_size == VOCAB
+    assert np.array_equal(old.score(np.arange(len(lm))), lm.score(np.arange(len(lm))))
+
+
+FOREIGN = """made by another toolkit
+
+\\data\\
+ngram 1=6
+ngram 2=4
+ngram 3=2
+
+\\1-grams:
+-1.5\t<unk>
+0\t<s>\t-0.5
+-0.9\t</s>
+-0.4\tcat\t-0.25
+-0.8\tdog\t-0.125
+-1.1\tcow\t0.1
+
+\\2-grams:
+-0.2\t<s> cat\t-0.3
+-0.3 cat dog -0.4
+-0.5\tdog </s>
+-0.6\tcow cat\t-0.7
+
+\\3-grams:
+-0.05\t<s> dog </s>
+-0.1\t<s> cat dog
+
+\\end\\
+"""
+ANIMALS = {"cat": 3, "dog": 4, "emu": 5, "gnu": 6}
+
+
+def foreign(folder: Path, text: str = FOREIGN, ids: dict[str, int] = ANIMALS) -> Ngram:
+    (folder / "foreign.arpa").write_text(text, encoding="utf-8")
+    return Ngram.load_words(folder / "foreign.arpa", ids, 7)
+
+
+def test_a_model_from_elsewhere_says_of_known_words_what_it_said(tmp_path: Path) -> None:
+    lm = foreign(tmp_path)
+    share = -1.5 - math.log10(3)  # unk, emu and gnu
+    expected = {
+        (3, 4): [-0.2, -0.1, -0.4 + -0.5],  # "cat dog" backs off to "dog </s>"
+        (4,): [-0.5 + -0.8, -0.05],  # "<s> dog" is not in the file, and its trigram is
+        (5, 3): [-0.5 + share, -0.4, -0.25 + -0.9],
+        (3, 6): [-0.2, -0.3 + -0.25 + share, -0.9],
+        (4, 4): [-0.5 + -0.8, -0.125 + -0.8, -0.5],
+    }
+    for tokens, scores in expected.items():
+        assert log_prob(lm, tokens) == pytest.approx(math.log(10) * sum(scores), abs=1e-5)
+    assert lm.order == 3
+    lm.save(tmp_path / "ours.arpa")
+    assert log_prob(Ngram.load(tmp_path / "ours.arpa"), (3, 4)) == log_prob(lm, (3, 4))
+
+
+def test_without_an_unknown_word_the_rarest_word_stands_in(tmp_path: Path) -> None:
+    closed = FOREIGN.replace("-1.5\t<unk>\n", "").replace("ngram 1=6", "ngram 1=5")
+    scores = foreign(tmp_path, closed).score(np.asarray([0]))[0]
+    assert scores[[1, 5, 6]] == pytest.approx(math.log(10) * (-0.9 - math.log10(3)), abs=1e-5)
+
+
+def test_nothing_is_impossible_to_a_model_from_elsewhere(tmp_path: Path) -> None:
+    lm = foreign(tmp_path, FOREIGN.replace("-0.8\tdog", "-inf\tdog").replace("-1.5\t<unk>", "-99\t<unk>"))
+    assert np.all(np.isfinite(lm.score(np.arange(len(lm)))[:, 1:]))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("-0.4\tcat", "0.4\tcat", "line 12: .*log10"),
+        ("-0.4\tcat", "nan\tcat", "line 12: .*log10"),
+        ("-0.8\tdog", "-0.8\tcat", "line 13: .*twice"),
+        ("\\3-grams:", "\\4-grams:", "line 22: .*3-grams:"),
+        ("ngram 3=2", "ngram 3=1", r"line 24: .*\\end"),
+        ("ngram 3=2", "ngram 4=2", "line 6: .*number of 3-grams"),
+        ("\\data\\", "data", "ends too early"),
+    ],
+)
+def test_a_file_from_elsewhere_is_named_with_its_line(
+    tmp_path: Path, before: str, after: str, told: str
+) -> None:
+    with pytest.raises(PoolError, match=r"foreign\.arpa line \d+: .*ARPA") as raised:
+        foreign(tmp_path, FOREIGN.replace(before, after, 1))
+    assert re.search(told, str(raised.value))
+
+
+def test_a_file_without_any_known_word_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PoolError, match="none of its words"):
+        foreign(tmp_path, ids={"emu": 3})
 
 
 @pytest.mark.parametrize(
@@ -143,7 +238,8 @@ def test_an_arpa_file_follows_the_format(tmp_path: Path) -> None:
     [
         (lambda text: text.replace("\\end\\", ""), None),
         (lambda text: text.replace("\t3\t", "\tthree\t", 1), "line"),
-        (lambda text: "hello\n" + text, "line 1"),
+        (lambda text: text.replace("ngram 2=", "ngram 2=9"), "line"),
+        (lambda text: text.replace("\t3\t", "\t4\t", 1), "twice"),
         (lambda text: "", "line 1"),
     ],
 )
