@@ -43,10 +43,10 @@ from raysr.corpus.disk import replacing
 from raysr.corpus.features import FeatureCache
 from raysr.corpus.utterance import Utterance
 from raysr.ipl.config import RunConfig, read_config
-from raysr.train.job import OptimiserConfig, ScheduleConfig, TrainConfig
+from raysr.train.job import ScheduleConfig, TrainConfig
 
 RECIPE = ROOT / "jobs" / "conf" / "demo.yaml"
-UPDATES = (2500, 2500)  # short utterances, joined ones
+UPDATES = (2000, 3000)  # short utterances, joined ones
 SPEED_UTTERANCES = 16
 ENCODERS: Mapping[str, Sequence[str]] = {
     "unified": [],
@@ -94,7 +94,7 @@ class Cell:
 def cells(seeds: Sequence[int]) -> list[Cell]:
     """Return all cells, those that the others are compared with first."""
     chosen = [Cell(name, seed, ENCODERS[name]) for seed in seeds for name in EVERY_SEED]
-    chosen.append(Cell("second_pass", seeds[0], ATTENDING, "methods", (5000, 7000)))
+    chosen.append(Cell("second_pass", seeds[0], ATTENDING, "methods", (2000, 8000)))
     chosen += [Cell("weak", seed, (), "biasing", (2000, 1000), ("labelled",)) for seed in seeds]
     return chosen + [Cell(name, seeds[0], o) for name, o in ENCODERS.items() if name not in EVERY_SEED]
 
@@ -159,15 +159,14 @@ def recipe(cell: Cell) -> RunConfig:
 
 
 def training_of(cell: Cell, config: RunConfig, scale: float) -> Training:
-    """Return what a cell trains: at a high rate to begin with, at a falling one once utterances are long."""
+    """Return what a cell trains: at a constant rate over short utterances, at a falling one over joined ones."""
     options = {name: config.trainer.options[name] for name in TrainConfig.model_fields}
     base = TrainConfig.parse(options, cell.name)
     short, long = (max(2, round(scale * updates)) for updates in cell.updates)
     first = {"steps": short, "schedule": ScheduleConfig(kind="constant", warmup_steps=150)}
-    then = {"steps": long, "optimiser": OptimiserConfig(lr=1e-3)}
     stages = [
         Stage("short", base.model_copy(update=first)),
-        Stage("joined", base.model_copy(update=then)),
+        Stage("joined", base.model_copy(update={"steps": long})),
     ]
     return Training(cell.seed, config.tokenizer, config.features, config.model, stages)
 
