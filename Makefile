@@ -28,6 +28,7 @@ bench: $(VENV)/.raysr-test  ## measure what docs/results.md quotes (hours; resum
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e '.[bench]'
 	$(BIN)/python -m benchmarks.ipl --json runs/benchmarks/ipl.json
 	$(BIN)/python -m benchmarks.decode --json runs/benchmarks/decode.json
+	$(BIN)/python -m benchmarks.confidence --json runs/benchmarks/confidence.json
 	$(BIN)/python -m benchmarks.models --json runs/benchmarks/models.json
 	$(BIN)/python -m benchmarks.long_stream --json runs/benchmarks/long_stream.json
 

@@ -1,6 +1,7 @@
 """The command line: what it does, and how it says no."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -197,6 +198,67 @@ def test_transcribe_refuses_what_is_no_audio_and_no_chunk(
     assert "text.wav" in refused(capsys, "transcribe", text, "--pool", pool)
     assert "none.wav" in refused(capsys, "transcribe", tmp_path / "none.wav", "--pool", pool)
     assert "--chunk" in refused(capsys, "transcribe", text, "--pool", pool, "--chunk", "0")
+
+
+def test_align_finds_the_words_of_files_and_manifests(
+    pool: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    audio = tmp_path / "speech.wav"
+    shutil.copy(corpus / "0.wav", audio)
+    audio.with_suffix(".txt").write_text("Please call Anna!\n")
+    assert cli.run(["align", str(audio), "--pool", str(pool)]) == 0
+    (beside,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert cli.run(["align", str(audio), "--pool", str(pool), "--text", "please call anna"]) == 0
+    assert json.loads(capsys.readouterr().out) == beside
+    assert cli.run(["align", str(corpus / "test.jsonl"), "--pool", str(pool)]) == 0
+    aligned = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert aligned[0]["words"] == beside["words"]
+    assert [" ".join(word["text"] for word in line["words"]) for line in aligned] == TEXTS
+    for line in aligned:
+        times = [time for word in line["words"] for time in (word["start"], word["end"])]
+        assert times == sorted(times)
+        assert 0 <= times[0] < times[-1] <= 1.5
+        assert all(0 <= word["confidence"] <= 1 for word in line["words"])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("please call åsa", "does not know å"),
+        ("please call anna " * 9, "the audio has 3"),
+        ("?!", "no words"),
+        (None, "speech.txt, or give --text"),
+    ],
+)
+def test_align_refuses_what_does_not_fit(
+    text: str | None,
+    expected: str,
+    pool: Path,
+    corpus: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    audio = tmp_path / "speech.wav"
+    shutil.copy(corpus / "0.wav", audio)
+    line = refused(capsys, "align", audio, "--pool", pool, *([] if text is None else ["--text", text]))
+    assert "speech.wav" in line
+    assert expected in line
+
+
+def test_align_leaves_out_what_it_names(
+    pool: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    audio = tmp_path / "click.wav"
+    write_wav(audio, np.zeros(200, np.float32))
+    audio.with_suffix(".txt").write_text("anna")
+    assert cli.run(["align", str(audio), str(corpus / "test.jsonl"), "--pool", str(pool)]) == 0
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == len(TEXTS)
+    assert "left out" in printed.err
+    assert "click.wav: the text takes at least 6 frames of 40 ms and the audio has 0" in printed.err
+    assert "--text" in refused(
+        capsys, "align", corpus / "test.jsonl", "--pool", pool, "--text", "please call anna"
+    )
 
 
 def test_pool_lists_shows_and_refuses_what_is_damaged(

@@ -34,7 +34,7 @@ class Final:
     Attributes:
         text: the words, apart by one space; never empty.
         words: with times in seconds from the first frame pushed.
-        confidence: the mean of the words'.
+        confidence: the mean of the words': with a calibration, the share of them expected to be right.
         cause: ``endpoint`` (a pause, or the longest length), ``finalize`` (asked for) or ``stop`` (the end).
         nbest: hypotheses with their score parts, best first; token times count from ``start``.
         The others are those of :class:`Partial`.

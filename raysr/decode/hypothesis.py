@@ -15,11 +15,13 @@ class Hypothesis:
     Attributes:
         tokens: SentencePiece ids, without blank and eos.
         score: the weighted sum that the hypotheses of an utterance are ranked by.
-        ctc: log p(tokens | audio), summed over the alignments that the search kept.
+        ctc: log p(tokens | audio), summed over the alignments that the search kept, all of them in a one-pass
+            search; 0 without a CTC head.
         lm: log p(tokens) of the language model, eos included once the utterance is over; 0 without a model.
         attention: log p(tokens, eos | audio) of the attention decoder; None when it was not asked.
         times: for each token the encoder frame, from 0, at which its posterior peaks on the best alignment.
         confidences: for each token the CTC posterior at that frame, in [0, 1].
+        bias: what boosted phrases are worth to it.
     """
 
     tokens: tuple[int, ...]
@@ -29,6 +31,7 @@ class Hypothesis:
     attention: float | None
     times: tuple[int, ...]
     confidences: tuple[float, ...]
+    bias: float = 0.0
 
     @property
     def normalised_score(self) -> float:

@@ -35,10 +35,6 @@ class Mixture:
     def score(self, states: States, tokens: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         return self._mix([model.score(own, tokens) for model, own in self._parts(states)])
 
-    def distribution(self, state: int) -> NDArray[np.float32]:
-        """Return what :meth:`score` returns for one state (V,), fast also for the vocabulary of a word model."""
-        return self._mix([m.distribution(int(own)) for m, own in self._parts(np.asarray(state))])
-
     def advance(self, states: States, tokens: NDArray[np.int64]) -> States:
         return self._join([model.advance(own, tokens) for model, own in self._parts(states)])
 

@@ -11,6 +11,7 @@ from raysr.decode.decode_config import DecodeConfig
 from raysr.decode.greedy import greedy
 from raysr.decode.hypothesis import Hypothesis
 from raysr.decode.language_model import LanguageModel
+from raysr.decode.one_pass import ONE_PASS, one_pass
 from raysr.decode.prefix_beam import PrefixBeam
 from raysr.decode.rescore import rescore
 from raysr.decode.segments import Event, SegmentDecoder
@@ -37,25 +38,17 @@ def recognise(
         tokeniser: that of the model.
         features: raw fbank (T, mel_bins) of each utterance; one too short for a frame is taken for silence.
         config: the method and its options.
-        lm: a language model for ``beam`` and ``rescore``.
+        lm: a language model for every method but ``greedy``.
         chunk_size, left_chunks: as of :meth:`AsrModel.encode`; full context by default.
 
     Raises :class:`ConfigError` when model, tokeniser and language model do not belong together.
     """
     _check_vocabulary(model, tokeniser, lm)
-    search = PrefixBeam(config, lm)
     found: dict[int, list[Hypothesis]] = {}
     with _evaluating(model):
         for indices in _batches([len(f) for f in features], config):
             out, lengths = _encode(model, [features[i] for i in indices], chunk_size, left_chunks)
-            log_probs = model.ctc_log_probs(out)
-            if config.method == "greedy":
-                nbest = [[h] for h in greedy(log_probs, lengths)]
-            else:
-                nbest = search.decode(log_probs, lengths, config.nbest)
-            if config.method == "rescore":
-                nbest = rescore(model, out, lengths, nbest, config)
-            found.update(zip(indices, nbest, strict=True))
+            found.update(zip(indices, _search(model, out, lengths, config, lm), strict=True))
     return [found[i] for i in range(len(features))]
 
 
@@ -78,6 +71,19 @@ def recognise_masked(
         out, lengths = _encode(model, [features], chunk_size, left_chunks)
         decoder = SegmentDecoder(model, config, lm, tokeniser)
         return [*decoder.push(out[0, : int(lengths[0])]), *decoder.finish()]
+
+
+def _search(
+    model: AsrModel, out: Tensor, lengths: Tensor, config: DecodeConfig, lm: LanguageModel | None
+) -> list[list[Hypothesis]]:
+    """Return the n-best hypotheses of a batch of encoder output (B, T', D)."""
+    if config.method in ONE_PASS:
+        return one_pass(model, out, lengths, config, lm)
+    log_probs = model.ctc_log_probs(out)
+    if config.method == "greedy":
+        return [[h] for h in greedy(log_probs, lengths)]
+    nbest = PrefixBeam(config, lm).decode(log_probs, lengths, config.nbest)
+    return rescore(model, out, lengths, nbest, config) if config.method == "rescore" else nbest
 
 
 def _check_vocabulary(model: AsrModel, tokeniser: Tokeniser, lm: LanguageModel | None) -> None:

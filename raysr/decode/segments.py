@@ -9,11 +9,12 @@ from torch import Tensor
 from raysr.decode.decode_config import DecodeConfig
 from raysr.decode.endpoint import Endpointer
 from raysr.decode.events import Cause, Event, Final, Partial
-from raysr.decode.hypothesis import BLANK
+from raysr.decode.hypothesis import BLANK, Hypothesis
 from raysr.decode.language_model import LanguageModel
+from raysr.decode.one_pass import ONE_PASS, one_pass
 from raysr.decode.rescore import rescore
 from raysr.decode.segment_search import open_search
-from raysr.decode.words import text_of, words_of
+from raysr.decode.words import best_words, text_of, utterance_confidence
 from raysr.model.model import FRAME_SHIFT_MS, AsrModel
 from raysr.text.tokeniser import Tokeniser
 
@@ -34,6 +35,7 @@ class SegmentDecoder:
         self._config = config
         self._tokeniser = tokeniser
         self._lm = lm
+        self._decodes_anew = config.method in ONE_PASS
         self._frame_seconds = model.encoder.hop * FRAME_SHIFT_MS / 1000
         self._endpointer = Endpointer(config.endpoint, self._frame_seconds)
         self._frame = 0
@@ -74,19 +76,20 @@ class SegmentDecoder:
         log_probs = self._model.ctc_log_probs(frame.unsqueeze(0)).cpu()  # (1, 1, V)
         self._search.read(log_probs)
         self._frame += 1
-        if self._config.method == "rescore":
+        if self._decodes_anew or self._config.method == "rescore":
             self._frames.append(frame)
         ends = self._endpointer.push([float(log_probs[0, 0, BLANK])])
         return self._close("endpoint") if ends else []
 
     def _close(self, cause: Cause) -> list[Event]:
         nbest = self._search.nbest(self._config.nbest)
-        if self._frames and any(h.tokens for h in nbest):
-            out = torch.cat(self._frames).unsqueeze(0)  # (1, T, D)
-            lengths = torch.tensor([out.shape[1]], device=out.device)
-            nbest = rescore(self._model, out, lengths, [nbest], self._config)[0]
+        # An attention decoder finds words in silence too: it is asked where the first pass hears some.
+        heard = nbest[:1] if self._decodes_anew else nbest
+        if self._frames and any(h.tokens for h in heard):
+            nbest = self._second_pass(nbest)
         start, end = self._begin * self._frame_seconds, self._frame * self._frame_seconds
-        words = words_of(self._tokeniser, nbest[0], self._frame_seconds, start)
+        calibration = self._config.calibration
+        words = best_words(self._tokeniser, nbest, self._frame_seconds, start, calibration)
         self._open()
         if not words:
             return []
@@ -98,15 +101,25 @@ class SegmentDecoder:
                 end=end,
                 text=" ".join(word.text for word in words),
                 words=words,
-                confidence=sum(word.confidence for word in words) / len(words),
+                confidence=utterance_confidence(words),
                 cause=cause,
                 nbest=tuple(nbest),
             )
         ]
 
+    def _second_pass(self, nbest: list[Hypothesis]) -> list[Hypothesis]:
+        """Return the hypotheses of the segment once the whole of it can be attended to, best first."""
+        out = torch.cat(self._frames).unsqueeze(0)  # (1, T, D)
+        lengths = torch.tensor([out.shape[1]], device=out.device)
+        with torch.inference_mode():
+            if self._decodes_anew:
+                return one_pass(self._model, out, lengths, self._config, self._lm)[0]
+            return rescore(self._model, out, lengths, [nbest], self._config)[0]
+
     def _partial(self) -> Partial:
         best, stable = self._search.open_tokens()
         text, sure = text_of(self._tokeniser, best), text_of(self._tokeniser, stable)
-        sure = sure if text.startswith(sure) else ""
+        # What is decoded anew may come out otherwise from its first token on.
+        sure = sure if text.startswith(sure) and not self._decodes_anew else ""
         start, end = self._begin * self._frame_seconds, self._frame * self._frame_seconds
         return Partial(self._segment, start, end, sure, text[len(sure) :])

@@ -261,7 +261,7 @@ class _Masses:
             return _Rows(self._sums, rows[inverse.reshape(-1)], self._lexicon)
 
     def _cumulative(self, history: int) -> Floats:
-        scores = self._words.distribution(history)[self._lexicon.order]
+        scores = self._words.score(np.asarray([history]))[0, self._lexicon.order]
         sums = np.cumsum(np.maximum(np.exp(scores.astype(np.float64)), SMALLEST))
         return sums / sums[-1]
 

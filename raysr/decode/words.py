@@ -1,7 +1,9 @@
 """From tokens to words with times and confidences."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+from raysr.decode.calibration import Calibration
 from raysr.decode.hypothesis import Hypothesis, mean_confidence
 from raysr.text.tokeniser import Tokeniser
 
@@ -38,3 +40,23 @@ def words_of(
         )
         for word in tokeniser.words(hypothesis.tokens)
     )
+
+
+def best_words(
+    tokeniser: Tokeniser,
+    nbest: Sequence[Hypothesis],
+    frame_seconds: float,
+    offset: float = 0.0,
+    calibration: Calibration | None = None,
+) -> tuple[Word, ...]:
+    """Return the words of the first of ``nbest``; with a calibration, confidence is the chance of being right."""
+    words = words_of(tokeniser, nbest[0], frame_seconds, offset)
+    if calibration is None:
+        return words
+    confidences = calibration.confidences(tokeniser, nbest)
+    return tuple(replace(word, confidence=c) for word, c in zip(words, confidences, strict=True))
+
+
+def utterance_confidence(words: Sequence[Word]) -> float:
+    """Return the mean confidence of the words: the share expected to be right. 0 without words."""
+    return sum(word.confidence for word in words) / len(words) if words else 0.0

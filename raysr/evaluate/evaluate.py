@@ -74,9 +74,10 @@ def score_part(
 
 def decoding(config: DecodeConfig, method: Method) -> DecodeConfig:
     """Return the entry's decoding made greedy, or with its beam and the weights chosen on dev."""
-    if method == "greedy":
-        return config.model_copy(update={"method": "greedy"})
-    return config if config.method != "greedy" else config.model_copy(update={"method": "beam"})
+    if (method == "greedy") == (config.method == "greedy"):
+        return config
+    chosen = "greedy" if method == "greedy" else "beam"
+    return config.model_copy(update={"method": chosen, "calibration": None})
 
 
 def label_wer(decisions: Iterable[Any], truth: Mapping[str, str]) -> float | None:

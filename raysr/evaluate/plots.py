@@ -42,6 +42,22 @@ def stacked_bars(name: str, groups: Sequence[int], parts: Mapping[str, Sequence[
     return _svg(name, figure)
 
 
+def reliability_diagram(name: str, series: Series) -> str:
+    """Return an SVG of (confidence, share of right words) for each series; those on the diagonal are calibrated.
+
+    Series come in pairs of one colour, the first of each dashed.
+    """
+    figure, axes = _canvas("confidence", "words that are right")
+    axes.plot([0, 1], [0, 1], color=INK, alpha=0.4, linewidth=1)
+    for number, (label, points) in enumerate(series.items()):
+        dashed, colour = ("--", "-")[number % 2], SERIES[number // 2 % len(SERIES)]
+        axes.plot(*zip(*points, strict=True), dashed, marker="o", markersize=4, color=colour, label=label)
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    return _svg(name, figure)
+
+
 def _canvas(x_label: str, y_label: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(6.4, 3.4), layout="constrained")
     axes = figure.add_subplot()

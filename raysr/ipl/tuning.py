@@ -1,4 +1,7 @@
-"""Choosing the decoder's weights on a development set: one pass of the encoder, a search for each weight."""
+"""Choosing the decoder's weights on a development set: one pass of the encoder, a search for each weight.
+
+Then the confidence of words is calibrated on what is recognised with the weights chosen.
+"""
 
 import itertools
 import random
@@ -16,7 +19,8 @@ from raysr.decode.greedy import greedy
 from raysr.decode.hypothesis import Hypothesis
 from raysr.decode.language_model import LanguageModel
 from raysr.decode.prefix_beam import PrefixBeam
-from raysr.decode.recognise import DecodeConfig
+from raysr.decode.recognise import DecodeConfig, recognise
+from raysr.evaluate.calibration import fit, judge
 from raysr.evaluate.wer import score, total
 from raysr.model.model import AsrModel
 from raysr.text.tokeniser import Tokeniser
@@ -41,7 +45,7 @@ def tune(
     decode: DecodeConfig,
     config: TuningConfig,
 ) -> tuple[DecodeConfig, dict[str, float]]:
-    """Return the decoding with the fewest word errors on dev, and the WERs found: greedy and best."""
+    """Return the decoding with the fewest word errors on dev, calibrated, and the WERs found: greedy and best."""
     dev = random.Random(0).sample(list(dev), min(len(dev), config.utterances))
     batches = _log_probs(model, [cache.get(u) for u in dev])
 
@@ -51,8 +55,14 @@ def tune(
         return counts.rate if counts.rate is not None else 1.0
 
     greedy_wer = wer([greedy(log_probs, lengths) for log_probs, lengths in batches])
+
+    def calibrated(chosen: DecodeConfig) -> DecodeConfig:
+        nbest = recognise(model, tokeniser, [cache.get(u) for u in dev], chosen, lm)
+        calibration = fit(judge(tokeniser, nbest, [u.text or "" for u in dev]))
+        return chosen.model_copy(update={"calibration": calibration})
+
     if decode.method == "greedy":
-        return decode, {"dev_wer": greedy_wer, "dev_wer_greedy": greedy_wer}
+        return calibrated(decode), {"dev_wer": greedy_wer, "dev_wer_greedy": greedy_wer}
     weights = itertools.product(
         (config.lm_weights if lm else None) or [decode.lm_weight],
         config.length_bonuses or [decode.length_bonus],
@@ -68,7 +78,7 @@ def tune(
         for c in candidates
     ]
     best = min(range(len(wers)), key=wers.__getitem__)
-    return candidates[best], {"dev_wer": wers[best], "dev_wer_greedy": greedy_wer}
+    return calibrated(candidates[best]), {"dev_wer": wers[best], "dev_wer_greedy": greedy_wer}
 
 
 def _log_probs(model: AsrModel, features: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:

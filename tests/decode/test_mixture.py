@@ -29,7 +29,6 @@ def test_it_is_the_weighted_sum_whatever_was_read(texts: list[list[list[int]]], 
     assert 0 <= state[0] < len(mixture)
     expected = sum(w * np.exp(m.score(s)) for w, m, s in zip(weights, models, own, strict=True))
     assert np.exp(mixture.score(state)) == pytest.approx(expected, rel=1e-5)
-    assert mixture.distribution(int(state[0])) == pytest.approx(mixture.score(state)[0], abs=1e-5)
     tokens = np.asarray([[3, 2]])
     assert np.exp(mixture.score(state, tokens)) == pytest.approx(expected[:, [3, 2]], rel=1e-5)
     assert np.exp(mixture.eos(state)) == pytest.approx(expected[:, 2], rel=1e-5)

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysr.decode import ngram as ngram_module
 from raysr.decode.language_model import log_prob
 from raysr.decode.ngram import Ngram
 from raysr.errors import PoolError
@@ -95,21 +94,11 @@ def test_probabilities_sum_to_one_in_every_state_and_the_blank_has_none(
 
 @settings(max_examples=20, deadline=None)
 @given(text=sentences, order=st.integers(1, 5))
-def test_searching_equals_the_laid_out_tables(text: list[list[int]], order: int) -> None:
-    dense = Ngram.train(text, order, VOCAB)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ngram_module, "DENSE_ENTRIES", 0)
-        sparse = Ngram.train(text, order, VOCAB)
-    states = np.arange(len(dense))
-    tokens = np.tile(np.asarray([3, 1, 7]), (len(states), 1))
-    assert np.allclose(dense.score(states)[:, 1:], sparse.score(states)[:, 1:], atol=1e-5)
-    assert np.allclose(dense.score(states, tokens), sparse.score(states, tokens), atol=1e-5)
-    for state in states.tolist():
-        for lm in (dense, sparse):
-            assert np.allclose(lm.distribution(state)[1:], dense.score(states)[state, 1:], atol=1e-5)
-    for token in range(VOCAB):
-        following = np.full(len(states), token)
-        assert np.array_equal(dense.advance(states, following), sparse.advance(states, following))
+def test_asking_for_a_few_tokens_equals_asking_for_all(text: list[list[int]], order: int) -> None:
+    lm = Ngram.train(text, order, VOCAB)
+    states = np.arange(len(lm))
+    few = np.tile(np.asarray([3, 1, 7]), (len(states), 1))
+    assert np.allclose(lm.score(states)[:, [3, 1, 7]], lm.score(states, few), atol=1e-5)
 
 
 @settings(max_examples=20, deadline=None)

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raysr.decode.calibration import Calibration
 from raysr.decode.endpoint import EndpointConfig
 from raysr.decode.ngram import Ngram
 from raysr.decode.recognise import DecodeConfig, recognise, recognise_masked
@@ -27,11 +28,15 @@ TOKENISER = Tokeniser.train(TEXTS, TokeniserConfig(kind="char"))
 VOCAB = TOKENISER.vocab_size
 LM = Ngram.train([TOKENISER.encode(text) for text in TEXTS], 5, VOCAB)
 ENDPOINT = EndpointConfig(pause=0.4, max_segment=6.0, long_segment=4.0, max_silence=2.0)
-METHODS = ("greedy", "beam", "rescore")
+FIRST_PASS = ("greedy", "beam", "rescore")
+METHODS = (*FIRST_PASS, "attention", "joint")
+SPELLING = tuple(method for method in METHODS if method != "attention")
+"""Those that listen to CTC: the attention decoder here is untrained."""
 
 
 def config(method: str) -> DecodeConfig:
-    return DecodeConfig(method=method, beam=6, nbest=4, settle=0.8, endpoint=ENDPOINT)  # type: ignore[arg-type]
+    options = {"beam": 6, "nbest": 4, "settle": 0.8, "joint_ctc_weight": 0.9, "max_length_ratio": 0.6}
+    return DecodeConfig.parse({"method": method, "endpoint": ENDPOINT, **options})
 
 
 def tiny_model() -> AsrModel:
@@ -77,7 +82,7 @@ def finals(events: list[Event]) -> list[Final]:
     return [event for event in events if isinstance(event, Final)]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", SPELLING)
 def test_pauses_cut_a_stream_into_its_sentences(method: str) -> None:
     found = finals(run(method, [spoken(TEXTS[:3])]))
     assert [final.text for final in found] == TEXTS[:3]
@@ -90,7 +95,7 @@ def test_pauses_cut_a_stream_into_its_sentences(method: str) -> None:
         assert final.start <= times[0] < times[-1] <= final.end
         assert all(0.9 < word.confidence <= 1 for word in final.words)
         assert text_of(TOKENISER, final.nbest[0].tokens) == final.text
-        assert (final.nbest[0].attention is not None) == (method == "rescore")
+        assert (final.nbest[0].attention is not None) == (method in ("rescore", "joint"))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -102,7 +107,7 @@ def test_any_split_gives_exactly_the_same_finals(method: str, seed: int, cuts: l
     assert finals(run(method, pieces)) == finals(run(method, [frames]))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", FIRST_PASS)
 def test_a_stable_prefix_is_never_rewritten_and_comes_to_rest(method: str) -> None:
     frames = spoken(TEXTS[:2], noise=3.0)
     segments = itertools.groupby(run(method, list(frames.split(3))), key=lambda event: event.segment)
@@ -116,6 +121,16 @@ def test_a_stable_prefix_is_never_rewritten_and_comes_to_rest(method: str) -> No
             stable = partial.stable
         assert final.text.startswith(stable)
         assert len(stable) > len(final.text) / 3
+
+
+@pytest.mark.parametrize("method", ["attention", "joint"])
+def test_captions_of_segments_that_are_decoded_anew_promise_nothing(method: str) -> None:
+    *partials, final = run(method, list(spoken(TEXTS[:1], pause=0).split(3)))
+    assert isinstance(final, Final)
+    captions = [partial.volatile for partial in partials if isinstance(partial, Partial)]
+    assert len(captions) == len(partials) > 5
+    assert captions[-1] == TEXTS[0]
+    assert not any(partial.stable for partial in partials if isinstance(partial, Partial))
 
 
 def test_finalize_closes_the_segment_and_the_stream_goes_on() -> None:
@@ -182,3 +197,18 @@ def test_words_have_the_times_of_their_tokens() -> None:
     assert " ".join(word.text for word in words) == text_of(TOKENISER, hypothesis.tokens)
     frames = {round((t - 1.0) / 0.04) for word in words for t in (word.start, word.end - 0.04)}
     assert frames <= set(hypothesis.times)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_finals_have_the_confidence_that_the_calibration_gives(method: str) -> None:
+    calibration = Calibration(bias=-1.0, agreement=0.2, acoustic=0.3, utterance=0.1, length=0.4)
+    calibrated = config(method).model_copy(update={"calibration": calibration})
+    decoder = SegmentDecoder(SPELLER, calibrated, LM, TOKENISER)
+    found = finals(decoder.push(spoken(TEXTS[:3], noise=3.0)) + decoder.finish())
+    assert [final.text for final in found] == [
+        final.text for final in finals(run(method, [spoken(TEXTS[:3], noise=3.0)]))
+    ]
+    for final in found:
+        expected = calibration.confidences(TOKENISER, final.nbest)
+        assert [word.confidence for word in final.words] == expected
+        assert final.confidence == pytest.approx(sum(expected) / len(expected))

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from raysr.errors import RunError
+from raysr.evaluate.plots import SERIES, reliability_diagram
 from raysr.evaluate.report import write_report
 from raysr.evaluate.run_files import read_run
 from raysr.ipl.decisions import Decision, Status, write_decisions
@@ -124,6 +125,16 @@ def test_the_plots_are_valid_svg_in_the_colours_of_the_page(tmp_path: Path) -> N
             assert reference in here
         ids += here
     assert len(ids) == len(set(ids)), "ids are those of the whole page"
+
+
+def test_a_reliability_diagram_draws_every_series_and_the_diagonal() -> None:
+    bins = [(0.1, 0.3), (0.5, 0.55), (0.9, 0.8)]
+    root = ElementTree.fromstring(reliability_diagram("confidence", {"before": bins, "after": bins[:1]}))
+    styles = [e.attrib.get("style", "") for e in root.iter() if SERIES[0] in e.attrib.get("style", "")]
+    in_legend = 2
+    assert sum("fill: #" in style for style in styles) - in_legend == 3 + 1, "a mark for every bin"
+    assert sum("stroke-dasharray" in style for style in styles) == 2, "the first of a pair, and its entry"
+    assert {"before", "after"} <= {(e.text or "").strip() for e in root.iter()}
 
 
 @pytest.mark.parametrize(("truth", "tests", "plots"), [(False, True, 3), (True, False, 3), (False, False, 2)])

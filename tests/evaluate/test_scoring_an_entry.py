@@ -93,10 +93,16 @@ def test_greedy_is_the_best_path_of_the_model_alone(
 
 @pytest.mark.parametrize("method", ["greedy", "beam", "rescore"])
 def test_the_lm_column_always_searches(method: str) -> None:
-    config = DecodeConfig.parse({"method": method, "lm_weight": 0.7})
+    weights = {"bias": 0.1, "agreement": 1.0, "acoustic": 0.5, "utterance": 0.0, "length": 0.2}
+    config = DecodeConfig.parse({"method": method, "lm_weight": 0.7, "calibration": weights})
     assert decoding(config, "greedy").method == "greedy"
     assert decoding(config, "lm").method == ("beam" if method == "greedy" else method)
     assert decoding(config, "lm").lm_weight == 0.7
+    for column in ("greedy", "lm"):
+        chosen = decoding(config, column)  # type: ignore[arg-type]
+        assert (chosen.calibration is None) == (chosen.method != method), (
+            "it belongs to the decoding it was fitted with"
+        )
 
 
 def test_a_test_utterance_without_a_transcript_is_named(

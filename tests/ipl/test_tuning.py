@@ -1,14 +1,20 @@
-"""The decoder weights chosen are those with the fewest word errors on dev, by decoding with each."""
+"""The decoder weights chosen are those with the fewest word errors on dev, by decoding with each.
+
+Word confidence is calibrated on what they give.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 
 from raysr.corpus.features import FeatureCache
 from raysr.corpus.manifest import open_manifest
+from raysr.decode.hypothesis import Hypothesis
 from raysr.decode.ngram import Ngram
 from raysr.decode.recognise import DecodeConfig, recognise
+from raysr.evaluate.calibration import fit, judge
 from raysr.evaluate.wer import score, total
 from raysr.ipl.tuning import TuningConfig, tune
 from raysr.model.config import DecoderConfig, EncoderConfig, ModelConfig
@@ -17,7 +23,7 @@ from raysr.text.tokeniser import Tokeniser
 
 
 def test_the_best_weights_are_found(tmp_path: Path, make_corpus: Callable[..., Path]) -> None:
-    dev = list(open_manifest(make_corpus(tmp_path, "dev", 8)))
+    dev = list(open_manifest(make_corpus(tmp_path, "dev", 120)))
     cache = FeatureCache(tmp_path / "cache")
     cache.ensure(dev)
     texts = [u.text or "" for u in dev]
@@ -35,9 +41,11 @@ def test_the_best_weights_are_found(tmp_path: Path, make_corpus: Callable[..., P
     decode = DecodeConfig(beam=4)
     chosen, metrics = tune(model, tokeniser, lm, dev, cache, decode, grid)
 
+    def decoded(config: DecodeConfig) -> list[list[Hypothesis]]:
+        return recognise(model, tokeniser, [cache.get(u) for u in dev], config, lm)
+
     def wer(config: DecodeConfig) -> float:
-        nbest = recognise(model, tokeniser, [cache.get(u) for u in dev], config, lm)
-        found = [tokeniser.decode(list(best[0].tokens)) for best in nbest]
+        found = [tokeniser.decode(list(best[0].tokens)) for best in decoded(config)]
         return total(s.words for s in score([u.id for u in dev], texts, found)).rate or 0.0
 
     tried = {
@@ -49,3 +57,8 @@ def test_the_best_weights_are_found(tmp_path: Path, make_corpus: Callable[..., P
     assert metrics["dev_wer"] == min(tried.values()) == tried[chosen.lm_weight, chosen.length_bonus]
     assert metrics["dev_wer_greedy"] == wer(decode.model_copy(update={"method": "greedy"}))
     assert chosen.beam == 4
+    judged = judge(tokeniser, decoded(chosen), texts)
+    assert chosen.calibration is not None
+    assert chosen.calibration == fit(judged)
+    sure = [c for nbest in decoded(chosen) for c in chosen.calibration.confidences(tokeniser, nbest)]
+    assert sum(sure) / len(sure) == pytest.approx(judged.right.mean(), abs=0.01)
