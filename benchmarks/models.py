@@ -3,8 +3,9 @@
 python -m benchmarks.models --json results/models.json
 
 A *cell* is one model of one seed, trained with raysr's own loop in one process of one thread on all of the training
-audio with its true texts, first as short utterances, which CTC learns to align, then joined ones; as many cells run
-side by side as there are cores. All have the demo's sizes, or a like number of parameters, and as many updates:
+audio with its true texts: on short utterances with full context first, in which CTC soon finds an alignment, then on
+joined ones with the cell's own attention. As many cells run side by side as there are cores. All have the demo's sizes,
+or a like number of parameters, and as many updates:
 
 unified         the demo's Conformer: full context and chunks of random size in training
 full_only       the same, trained with full context alone
@@ -43,6 +44,7 @@ from raysr.corpus.disk import replacing
 from raysr.corpus.features import FeatureCache
 from raysr.corpus.utterance import Utterance
 from raysr.ipl.config import RunConfig, read_config
+from raysr.model.config import AttentionConfig, ModelConfig
 from raysr.train.job import ScheduleConfig, TrainConfig
 
 RECIPE = ROOT / "jobs" / "conf" / "demo.yaml"
@@ -137,7 +139,8 @@ def compute_features(work: Path) -> None:
 
 def joined(work: Path) -> JoinedCorpus:
     """Return the joined corpus, which is kept with the cells."""
-    return joined_corpus(demo_corpus(), work / f"joined-{demo_corpus().hash[:16]}")
+    key = hashlib.sha256((code_hash(["benchmarks.joined"]) + demo_corpus().hash).encode()).hexdigest()
+    return joined_corpus(demo_corpus(), work / f"joined-{key[:16]}")
 
 
 def utterances(work: Path, parts: Sequence[str]) -> Mapping[str, list[Utterance]]:
@@ -165,10 +168,18 @@ def training_of(cell: Cell, config: RunConfig, scale: float) -> Training:
     short, long = (max(2, round(scale * updates)) for updates in cell.updates)
     first = {"steps": short, "schedule": ScheduleConfig(kind="constant", warmup_steps=150)}
     stages = [
-        Stage("short", base.model_copy(update=first)),
-        Stage("joined", base.model_copy(update={"steps": long})),
+        Stage("short", seeing_all(config.model), base.model_copy(update=first)),
+        Stage("joined", config.model, base.model_copy(update={"steps": long})),
     ]
-    return Training(cell.seed, config.tokenizer, config.features, config.model, stages)
+    return Training(cell.seed, config.tokenizer, config.features, stages)
+
+
+def seeing_all(model: ModelConfig) -> ModelConfig:
+    """Return the model with the whole utterance in its view, and the same weights: causal if it was."""
+    if model.encoder.attention.kind == "full":
+        return model
+    attention = AttentionConfig(kind="dynamic", full_context_share=1.0)
+    return model.model_copy(update={"encoder": model.encoder.model_copy(update={"attention": attention})})
 
 
 def run_cell(work: Path, cell: Cell, scale: float) -> Path:
