@@ -28,6 +28,10 @@ def transcribe(
     left_chunks: int = typer.Option(
         LEFT_CHUNKS, min=-1, help="Chunks of the past the model may look at; -1 for all."
     ),
+    phrase: Annotated[
+        list[str] | None,
+        typer.Option(help="A phrase to expect, `text` or `text:boost`; may be given several times."),
+    ] = None,
     as_json: bool = typer.Option(False, "--json", help="Print segments and words with their times as JSON."),
 ) -> None:
     """Transcribe an audio file on this machine, without Ray.
@@ -42,6 +46,7 @@ def transcribe(
     from raysr.audio.files import decode
     from raysr.cli.common import pick_entry
     from raysr.decode.events import Final
+    from raysr.decode.phrases import read_phrases
     from raysr.decode.recognise import recognise_masked
     from raysr.pool import load_entry
 
@@ -60,6 +65,7 @@ def transcribe(
         chunk,
         left_chunks,
         recogniser.config.decode,
+        read_phrases(phrase or [], recogniser.config.decode.phrase_boost),
     )
     finals = [event for event in events if isinstance(event, Final)]
     if as_json:

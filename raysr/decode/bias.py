@@ -99,6 +99,12 @@ def bias_of(
     return ContextBias([[_spelt(p, b, tokeniser) for p, b in own.items()] for own in phrases], begins)
 
 
+def can_write(tokeniser: Tokeniser, phrase: str) -> bool:
+    """Return whether the tokeniser can write a phrase, normalised."""
+    tokens = tokeniser.encode(normalise(phrase))
+    return bool(tokens) and UNKNOWN not in tokens
+
+
 def _spelt(text: str, boost: float, tokeniser: Tokeniser) -> Phrase:
     if not boost > 0:
         raise ConfigError(f"phrases: the boost of {text!r} is {boost:g}, it should be above 0")

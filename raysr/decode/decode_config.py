@@ -25,6 +25,7 @@ class DecodeConfig(PrefixBeamConfig, RescoreConfig, JointConfig):
             hypothesis has them, so that captions come to rest; whole utterances are not affected.
         calibration: makes word confidences probabilities; fitted on dev with the other options as they are.
         endpoint: where a stream is cut into segments.
+        phrase_boost: what an expected phrase is worth for each of its tokens unless a request says otherwise.
     """
 
     method: Literal["greedy", "beam", "rescore", "attention", "joint"] = "beam"
@@ -34,3 +35,4 @@ class DecodeConfig(PrefixBeamConfig, RescoreConfig, JointConfig):
     settle: float = Field(default=2.0, gt=0)
     calibration: Calibration | None = None
     endpoint: EndpointConfig = EndpointConfig()
+    phrase_boost: float = Field(default=1.5, gt=0)

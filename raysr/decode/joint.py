@@ -48,7 +48,7 @@ class JointBeam:
             log_probs: natural-log CTC posteriors (B, T, V); needed unless λ is 0, where they only fill in
                 ``ctc``.
             n: hypotheses to return.
-            bias: bonuses for phrases, which are in a hypothesis' score but in none of its parts.
+            bias: bonuses for phrases.
 
         Times and confidences are left empty. ``ctc`` is exact (``-inf`` for what the frames cannot hold), and
         0 without posteriors.

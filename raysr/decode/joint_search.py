@@ -182,6 +182,7 @@ class JointSearch:
             score=score,
             ctc=by_name.get("ctc", 0.0),
             lm=by_name.get("lm", 0.0),
+            bias=by_name.get("bias", 0.0),
             attention=by_name.get("attention"),
             times=(),
             confidences=(),

@@ -1,12 +1,13 @@
 """Recognising whole utterances in batches, and long recordings segment by segment."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from raysr.decode.bias import ContextBias, bias_of
 from raysr.decode.decode_config import DecodeConfig
 from raysr.decode.greedy import greedy
 from raysr.decode.hypothesis import Hypothesis
@@ -14,7 +15,7 @@ from raysr.decode.language_model import LanguageModel
 from raysr.decode.one_pass import ONE_PASS, one_pass
 from raysr.decode.prefix_beam import PrefixBeam
 from raysr.decode.rescore import rescore
-from raysr.decode.segments import Event, SegmentDecoder
+from raysr.decode.segments import Event, SegmentDecoder, check_phrases
 from raysr.errors import ConfigError
 from raysr.model.model import AsrModel
 from raysr.text.tokeniser import Tokeniser
@@ -30,6 +31,7 @@ def recognise(
     lm: LanguageModel | None = None,
     chunk_size: int = -1,
     left_chunks: int = -1,
+    phrases: Sequence[Mapping[str, float]] | None = None,
 ) -> list[list[Hypothesis]]:
     """Return the n-best hypotheses, best first, of every utterance.
 
@@ -40,15 +42,20 @@ def recognise(
         config: the method and its options.
         lm: a language model for every method but ``greedy``.
         chunk_size, left_chunks: as of :meth:`AsrModel.encode`; full context by default.
+        phrases: of each utterance the phrases that are expected in it, and their boosts: see
+            :func:`raysr.decode.bias.bias_of`.
 
-    Raises :class:`ConfigError` when model, tokeniser and language model do not belong together.
+    Raises :class:`ConfigError` when model, tokeniser and language model do not belong together, and for phrases
+    that cannot be boosted.
     """
     _check_vocabulary(model, tokeniser, lm)
+    check_phrases(phrases or [], config)
     found: dict[int, list[Hypothesis]] = {}
     with _evaluating(model):
         for indices in _batches([len(f) for f in features], config):
             out, lengths = _encode(model, [features[i] for i in indices], chunk_size, left_chunks)
-            found.update(zip(indices, _search(model, out, lengths, config, lm), strict=True))
+            bias = bias_of([phrases[i] for i in indices], tokeniser) if phrases else None
+            found.update(zip(indices, _search(model, out, lengths, config, lm, bias), strict=True))
     return [found[i] for i in range(len(features))]
 
 
@@ -60,6 +67,7 @@ def recognise_masked(
     chunk_size: int,
     left_chunks: int,
     config: DecodeConfig,
+    phrases: Mapping[str, float] | None = None,
 ) -> list[Event]:
     """Return the events of a recording (T, mel_bins) whose encoder is masked as streaming would see it.
 
@@ -69,20 +77,25 @@ def recognise_masked(
     _check_vocabulary(model, tokeniser, lm)
     with _evaluating(model):
         out, lengths = _encode(model, [features], chunk_size, left_chunks)
-        decoder = SegmentDecoder(model, config, lm, tokeniser)
+        decoder = SegmentDecoder(model, config, lm, tokeniser, phrases)
         return [*decoder.push(out[0, : int(lengths[0])]), *decoder.finish()]
 
 
 def _search(
-    model: AsrModel, out: Tensor, lengths: Tensor, config: DecodeConfig, lm: LanguageModel | None
+    model: AsrModel,
+    out: Tensor,
+    lengths: Tensor,
+    config: DecodeConfig,
+    lm: LanguageModel | None,
+    bias: ContextBias | None,
 ) -> list[list[Hypothesis]]:
     """Return the n-best hypotheses of a batch of encoder output (B, T', D)."""
     if config.method in ONE_PASS:
-        return one_pass(model, out, lengths, config, lm)
+        return one_pass(model, out, lengths, config, lm, bias)
     log_probs = model.ctc_log_probs(out)
     if config.method == "greedy":
         return [[h] for h in greedy(log_probs, lengths)]
-    nbest = PrefixBeam(config, lm).decode(log_probs, lengths, config.nbest)
+    nbest = PrefixBeam(config, lm, bias).decode(log_probs, lengths, config.nbest)
     return rescore(model, out, lengths, nbest, config) if config.method == "rescore" else nbest
 
 

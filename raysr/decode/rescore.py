@@ -1,6 +1,7 @@
 """Second pass: the attention decoder reads every hypothesis of the first and the n-best list is sorted anew.
 
-As in U2 (Zhang et al. 2020, arXiv:2012.05481), without length normalisation; the language model's part stays.
+As in U2 (Zhang et al. 2020, arXiv:2012.05481), without length normalisation; the parts of the language model and of
+boosted phrases stay.
 """
 
 from collections.abc import Sequence
@@ -87,6 +88,7 @@ def _rescored(hypothesis: Hypothesis, attention: float, config: RescoreConfig) -
         config.attention_weight * attention
         + config.ctc_weight * hypothesis.ctc
         + config.lm_weight * hypothesis.lm
+        + hypothesis.bias
         + config.length_bonus * len(hypothesis.tokens)
     )
     return replace(hypothesis, attention=attention, score=score)

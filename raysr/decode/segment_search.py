@@ -5,6 +5,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from raysr.decode.bias import ContextBias
 from raysr.decode.decode_config import DecodeConfig
 from raysr.decode.greedy import greedy
 from raysr.decode.hypothesis import EMPTY, Hypothesis
@@ -51,8 +52,14 @@ class GreedySearch:
 class BeamSearch:
     """A prefix beam; every ``settle_frames`` frames it settles what is older than that."""
 
-    def __init__(self, config: DecodeConfig, lm: LanguageModel | None, settle_frames: int) -> None:
-        self._beam = PrefixBeam(config, lm)
+    def __init__(
+        self,
+        config: DecodeConfig,
+        lm: LanguageModel | None,
+        bias: ContextBias | None,
+        settle_frames: int,
+    ) -> None:
+        self._beam = PrefixBeam(config, lm, bias)
         self._state = self._beam.start(1)
         self._settle_frames = settle_frames
 
@@ -70,8 +77,10 @@ class BeamSearch:
         return self._beam.nbest(self._state, n, final=True)[0]
 
 
-def open_search(config: DecodeConfig, lm: LanguageModel | None, frame_seconds: float) -> SegmentSearch:
+def open_search(
+    config: DecodeConfig, lm: LanguageModel | None, bias: ContextBias | None, frame_seconds: float
+) -> SegmentSearch:
     """Return the search that ``config.method`` names, before the first frame of a segment."""
     if config.method == "greedy":
         return GreedySearch()
-    return BeamSearch(config, lm, max(1, round(config.settle / frame_seconds)))
+    return BeamSearch(config, lm, bias, max(1, round(config.settle / frame_seconds)))

@@ -3,9 +3,12 @@
 Frames are taken one by one, whatever a push holds, so that the finals do not depend on how a stream was cut.
 """
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
 
+from raysr.decode.bias import bias_of, can_write
 from raysr.decode.decode_config import DecodeConfig
 from raysr.decode.endpoint import Endpointer
 from raysr.decode.events import Cause, Event, Final, Partial
@@ -15,6 +18,7 @@ from raysr.decode.one_pass import ONE_PASS, one_pass
 from raysr.decode.rescore import rescore
 from raysr.decode.segment_search import open_search
 from raysr.decode.words import best_words, text_of, utterance_confidence
+from raysr.errors import ConfigError
 from raysr.model.model import FRAME_SHIFT_MS, AsrModel
 from raysr.text.tokeniser import Tokeniser
 
@@ -30,11 +34,15 @@ class SegmentDecoder:
         config: DecodeConfig,
         lm: LanguageModel | None,
         tokeniser: Tokeniser,
+        phrases: Mapping[str, float] | None = None,
     ) -> None:
+        """Raise :class:`ConfigError` for phrases that cannot be boosted: see :func:`raysr.decode.bias.bias_of`."""
+        check_phrases([phrases or {}], config)
         self._model = model
         self._config = config
         self._tokeniser = tokeniser
         self._lm = lm
+        self._bias = bias_of([phrases or {}], tokeniser)
         self._decodes_anew = config.method in ONE_PASS
         self._frame_seconds = model.encoder.hop * FRAME_SHIFT_MS / 1000
         self._endpointer = Endpointer(config.endpoint, self._frame_seconds)
@@ -69,7 +77,7 @@ class SegmentDecoder:
         self._begin = self._frame
         self._frames: list[Tensor] = []
         self._shown = ("", "")
-        self._search = open_search(self._config, self._lm, self._frame_seconds)
+        self._search = open_search(self._config, self._lm, self._bias, self._frame_seconds)
 
     def _read(self, frame: Tensor) -> list[Event]:
         # One frame a call: a product over another number of rows may round differently.
@@ -113,7 +121,7 @@ class SegmentDecoder:
         lengths = torch.tensor([out.shape[1]], device=out.device)
         with torch.inference_mode():
             if self._decodes_anew:
-                return one_pass(self._model, out, lengths, self._config, self._lm)[0]
+                return one_pass(self._model, out, lengths, self._config, self._lm, self._bias)[0]
             return rescore(self._model, out, lengths, [nbest], self._config)[0]
 
     def _partial(self) -> Partial:
@@ -123,3 +131,16 @@ class SegmentDecoder:
         sure = sure if text.startswith(sure) and not self._decodes_anew else ""
         start, end = self._begin * self._frame_seconds, self._frame * self._frame_seconds
         return Partial(self._segment, start, end, sure, text[len(sure) :])
+
+
+def check_phrases(phrases: Sequence[Mapping[str, float]], config: DecodeConfig) -> None:
+    """Raise :class:`ConfigError` where phrases are to be boosted by a method that looks for nothing."""
+    if config.method == "greedy" and any(phrases):
+        raise ConfigError("phrases: greedy decoding cannot boost any; decode with method: beam")
+
+
+def boostable(phrases: Mapping[str, float], tokeniser: Tokeniser, config: DecodeConfig) -> dict[str, float]:
+    """Return the phrases that can be boosted with a tokeniser and a configuration."""
+    if config.method == "greedy":
+        return {}
+    return {phrase: boost for phrase, boost in phrases.items() if can_write(tokeniser, phrase)}

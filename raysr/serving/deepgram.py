@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
-from raysr.errors import RaysrError
+from raysr.errors import ConfigError, RaysrError
 from raysr.serving.admission import Full
 from raysr.serving.deepgram_messages import ListenQuery, Renderer, error_message
 from raysr.serving.live import LiveStream
@@ -61,7 +61,10 @@ async def listen(socket: WebSocket) -> None:
 async def _converse(socket: WebSocket, state: ServerState, query: ListenQuery, renderer: Renderer) -> None:
     """Read audio and write results side by side, until the stream was answered to its end."""
     limits = state.config.limits
-    session = state.session(rate=query.sample_rate, session_id=renderer.request_id)
+    try:
+        session = state.session(query.sample_rate, renderer.request_id, query.phrases)
+    except ConfigError as error:
+        raise Refusal(POLICY, "INVALID_QUERY_PARAMETER", str(error)) from None
     stream = LiveStream(session, state.watcher, state.workers, query.sample_rate, limits.queued_seconds)
     writer = asyncio.create_task(_write(socket, stream, renderer, limits))
     reader = asyncio.create_task(_read(socket, stream, query, limits))
@@ -171,7 +174,8 @@ async def _cancel(*tasks: "asyncio.Task[None]") -> None:
 
 def _query(socket: WebSocket) -> ListenQuery:
     try:
-        return ListenQuery.read(socket.query_params)
+        given = socket.query_params
+        return ListenQuery.read(given, [*given.getlist("keyterm"), *given.getlist("keywords")])
     except RaysrError as error:
         raise Refusal(POLICY, "INVALID_QUERY_PARAMETER", str(error)) from None
 

@@ -1,7 +1,7 @@
 """Deepgram's messages: the query that opens a stream, and our events in its words. Pure, no sockets."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -24,10 +24,14 @@ class ListenQuery:
     interim_results: bool = False
     utterance_end_ms: int | None = None
     vad_events: bool = False
+    phrases: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls, query: Mapping[str, str]) -> "ListenQuery":
-        """Read a query string; raise a RaysrError that names the parameter."""
+    def read(cls, query: Mapping[str, str], phrases: Iterable[str] = ()) -> "ListenQuery":
+        """Read a query string, and the values of ``keyterm`` and ``keywords``, which may be there several times.
+
+        Raises a RaysrError that names the parameter.
+        """
         encoding = query.get("encoding")
         if encoding is None:
             raise ConfigError(
@@ -41,6 +45,7 @@ class ListenQuery:
             interim_results=_switch(query, "interim_results"),
             utterance_end_ms=_integer(query, "utterance_end_ms", 0) or None,
             vad_events=_switch(query, "vad_events"),
+            phrases=tuple(phrases),
         )
         PcmReader(result.encoding, result.channels)
         return result

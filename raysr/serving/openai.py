@@ -15,7 +15,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
 from raysr.audio.files import decode_blocks
-from raysr.errors import AudioError, RaysrError
+from raysr.errors import AudioError, ConfigError, RaysrError
 from raysr.serving.admission import Full
 from raysr.serving.state import ServerState
 from raysr.serving.uploads import TooLarge, read_form
@@ -43,6 +43,11 @@ _FORM = {
         "file": {"type": "string", "format": "binary"},
         "model": {"type": "string", "description": "any name: the endpoint serves one model at a time"},
         "response_format": {"type": "string", "enum": list(FORMATS)},
+        "phrases": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "phrases to expect, each `text` or `text:boost`; an extension of ours",
+        },
     },
 }
 
@@ -89,7 +94,9 @@ async def _transcribe(state: ServerState, form: FormData) -> Response:
             400, "the field 'file' is missing: attach an audio file", "file", "missing_required_parameter"
         )
     try:
-        session = state.session(16000, str(uuid.uuid4()))
+        session = state.session(16000, str(uuid.uuid4()), _phrases(form))
+    except ConfigError as error:
+        raise Refused(400, str(error), "phrases", "invalid_value") from None
     except RaysrError as error:
         raise Refused(503, str(error), code="no_model") from None
     # Cut to what a log line or a message can hold: the name is the client's, and is never opened.
@@ -118,6 +125,11 @@ def _check(form: FormData) -> str:
             400, "stream=true is not supported; use the WebSocket /v1/listen", "stream", "unsupported_value"
         )
     return str(response_format)
+
+
+def _phrases(form: FormData) -> list[str]:
+    """Return the phrases of a form, whose lists SDKs name with brackets and people do not."""
+    return [str(phrase) for key in ("phrases", "phrases[]") for phrase in form.getlist(key)]
 
 
 async def _recognise(state: ServerState, session: Session, blocks: Iterator[np.ndarray]) -> list[Event]:

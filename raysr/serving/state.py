@@ -1,10 +1,11 @@
 """What the routes of one replica share: the configuration, the model, the workers, and who is being served."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from raysr.decode.phrases import read_phrases
 from raysr.errors import PoolError
 from raysr.serving.admission import Places
 from raysr.serving.live import LiveStream
@@ -43,8 +44,8 @@ class ServerState:
             raise PoolError(f"no model is ready yet{': ' + told if told else ', the pool is empty'}")
         return self.watcher.current
 
-    def session(self, rate: int, session_id: str) -> Session:
-        """Return a new session on the model in use."""
+    def session(self, rate: int, session_id: str, phrases: Sequence[str] = ()) -> Session:
+        """Return a new session on the model in use; ConfigError for a phrase that it cannot boost."""
         model = self.model()
         return Session(
             model.recogniser,
@@ -53,6 +54,7 @@ class ServerState:
             session_id=session_id,
             chunk_size=self.config.chunk_size,
             left_chunks=self.config.left_chunks,
+            phrases=read_phrases(phrases, model.recogniser.config.decode.phrase_boost),
         )
 
     @contextmanager

@@ -1,5 +1,7 @@
 """A passage: a stretch of audio that one model recognises from beginning to end, with all the state that takes."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 
@@ -13,12 +15,15 @@ from raysr.pool import Recogniser
 class Passage:
     """16 kHz samples in, segment events out; times count from the passage's own beginning."""
 
-    def __init__(self, recogniser: Recogniser, chunk_size: int, left_chunks: int) -> None:
+    def __init__(
+        self, recogniser: Recogniser, chunk_size: int, left_chunks: int, phrases: Mapping[str, float]
+    ) -> None:
+        """Raise :class:`raysr.errors.ConfigError` for phrases that cannot be boosted."""
         model, config = recogniser.model, recogniser.config
         self._fbank = OnlineFbank(config.fbank)
         self._streamer = Streamer(model, chunk_size, left_chunks)
         self._slot = self._streamer.join()
-        self._decoder = SegmentDecoder(model, config.decode, recogniser.lm, recogniser.tokeniser)
+        self._decoder = SegmentDecoder(model, config.decode, recogniser.lm, recogniser.tokeniser, phrases)
         self._frame_samples = model.encoder.hop * config.fbank.shift_samples
         self._frames = 0
 

@@ -1,9 +1,12 @@
 """A session: one client's audio in, events out, whatever the audio's rate and however it is cut."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from raysr.audio.resample import Resampler
 from raysr.decode import events as decoded
+from raysr.decode.segments import boostable
 from raysr.decode.words import Word
 from raysr.pool import Recogniser
 from raysr.stream.defaults import CHUNK_SIZE, LEFT_CHUNKS
@@ -25,6 +28,8 @@ class Session:
         rate: of the samples pushed, in Hz.
         version, session_id: names that the events carry.
         chunk_size, left_chunks: encoder frames recognised at a time, and chunks of the past they attend to.
+        phrases: those expected, and their boosts. ConfigError for one that cannot be boosted; a newer model does
+            without those that it cannot.
     """
 
     def __init__(
@@ -36,11 +41,13 @@ class Session:
         session_id: str = "",
         chunk_size: int = CHUNK_SIZE,
         left_chunks: int = LEFT_CHUNKS,
+        phrases: Mapping[str, float] | None = None,
     ) -> None:
         self.id = session_id
         self.version = version
         self._recogniser = recogniser
         self._chunks = chunk_size, left_chunks
+        self._phrases = dict(phrases or {})
         self._source_rate = rate
         self._rate = recogniser.config.fbank.sample_rate
         self._resampler = Resampler(rate, self._rate)
@@ -111,21 +118,27 @@ class Session:
             events.append(Final(self.id, self._segment, self.version, start, end, "", (), 0.0, cause))
             self._segment += 1
         if newer is not None:
-            self._recogniser, self.version = newer
+            self._take(*newer)
         self._begin(self._heard_samples)
         return events
 
     def _change(self, first: int) -> list[Event]:
         """Begin a passage of the newer model at sample ``first``, which is still in memory."""
         assert self._newer is not None
-        (self._recogniser, self.version), self._newer = self._newer, None
+        newer, self._newer = self._newer, None
+        self._take(*newer)
         again = self._recent[max(0, first - self._recent_start) :]
         self._begin(max(first, self._recent_start))
         return self._hear(again)
 
+    def _take(self, recogniser: Recogniser, version: str) -> None:
+        """Go on with another model."""
+        self._recogniser, self.version = recogniser, version
+        self._phrases = boostable(self._phrases, recogniser.tokeniser, recogniser.config.decode)
+
     def _begin(self, first: int) -> None:
         """Open a passage whose first sample is number ``first`` of the session."""
-        self._passage = Passage(self._recogniser, *self._chunks)
+        self._passage = Passage(self._recogniser, *self._chunks, self._phrases)
         self._offset = self._boundary = self._recent_start = first
         self._recent = np.zeros(0, np.float32)
         self._speaking = False

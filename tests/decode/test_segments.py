@@ -185,6 +185,26 @@ def test_a_masked_recording_gives_the_finals_of_its_encoder_frames(method: str) 
     assert finals(events)
 
 
+@pytest.mark.parametrize("method", ["beam", "rescore", "joint"])
+def test_phrases_are_boosted_for_their_utterance_alone(method: str) -> None:
+    features = [5 * torch.randn(n, 80, generator=torch.Generator().manual_seed(n)) for n in (200, 180)]
+    plain = recognise(MODEL, TOKENISER, features, config(method), LM)
+    boosted = recognise(MODEL, TOKENISER, features, config(method), LM, phrases=[{"Ann": 9.0}, {}])
+    times = text_of(TOKENISER, boosted[0][0].tokens).split().count("ann")
+    assert times > text_of(TOKENISER, plain[0][0].tokens).split().count("ann")
+    assert boosted[0][0].bias == pytest.approx(times * 9.0 * len(TOKENISER.encode("ann")), abs=1e-3)
+    assert [h.tokens for h in boosted[1]] == [h.tokens for h in plain[1]]
+    events = recognise_masked(MODEL, TOKENISER, LM, features[0], 4, 2, config(method), {"ann": 9.0})
+    assert "ann" in " ".join(final.text for final in finals(events)).split()
+
+
+def test_greedy_decoding_refuses_phrases() -> None:
+    with pytest.raises(ConfigError, match="greedy decoding cannot boost"):
+        recognise(MODEL, TOKENISER, [torch.randn(60, 80)], config("greedy"), phrases=[{"ann": 1.0}])
+    with pytest.raises(ConfigError, match="greedy decoding cannot boost"):
+        SegmentDecoder(MODEL, config("greedy"), LM, TOKENISER, {"ann": 1.0})
+
+
 def test_parts_that_do_not_belong_together_are_refused() -> None:
     other = Ngram.train([[3, 4]], 2, VOCAB + 1)
     with pytest.raises(ConfigError, match="language model"):

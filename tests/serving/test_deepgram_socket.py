@@ -196,6 +196,7 @@ def test_our_own_client_gives_one_text_over_both_protocols(server: Server, tmp_p
         ({"sample_rate": "fast"}, "sample_rate should be a whole number, not 'fast'"),
         ({"channels": 0}, "channels should be between"),
         ({"interim_results": "perhaps"}, "interim_results should be true or false"),
+        ({"keyterm": "zoo"}, "never learned to write o z of 'zoo'"),
     ],
 )
 def test_a_query_that_cannot_be_met_is_answered_and_closed(
@@ -205,6 +206,14 @@ def test_a_query_that_cannot_be_met_is_answered_and_closed(
     assert error["type"] == "Error"
     assert told in error["description"]
     assert code == 1008
+
+
+@pytest.mark.parametrize("query", [{"keyterm": "dad:4"}, {"keywords": "dad:4"}])
+def test_expected_phrases_are_heard_instead_of_what_sounds_alike(
+    server: Server, query: dict[str, Any]
+) -> None:
+    found, _ = stream(server, [pcm16("bad"), CLOSE], **query)
+    assert said(found) == "dad"
 
 
 def test_audio_in_a_container_is_refused_with_the_way_out(server: Server) -> None:

@@ -57,6 +57,26 @@ def test_options_that_change_nothing_here_are_taken(server: Server) -> None:
     assert answer.text == HEARD
 
 
+def test_expected_phrases_are_heard_instead_of_what_sounds_alike(server: Server) -> None:
+    assert transcribe(server, wav("bad")).text == "bad"
+    assert transcribe(server, wav("bad"), extra_body={"phrases": ["Dad:4", "cafe"]}).text == "dad"
+
+
+@pytest.mark.parametrize(
+    ("phrase", "told"),
+    [
+        ("zoo", "never learned to write o z of 'zoo'"),
+        ("bad:1.2.3", "should be a number"),
+        ("bad:-1", "above 0"),
+        ("?", "no word"),
+    ],
+)
+def test_a_phrase_that_cannot_be_boosted_is_named(server: Server, phrase: str, told: str) -> None:
+    with pytest.raises(openai.BadRequestError, match=told) as caught:
+        transcribe(server, wav("bad"), extra_body={"phrases": [phrase]})
+    assert caught.value.param == "phrases"
+
+
 def test_compressed_audio_and_other_rates_are_read(server: Server) -> None:
     assert transcribe(server, encode_opus(sung(SAID, seed=5), 48000), "speech.ogg").text == HEARD
 
