@@ -1,8 +1,8 @@
 """What phrases that a request expects are worth: names that a model never saw, ten wanted among a hundred others.
 
-The model and its language model know the labelled part alone, which has none of the open names. Every utterance that
-holds some comes with a list: those names and further open ones, ten in all, and a hundred that nobody says. The boost
-is the one that recalls most of dev's names without more errors in its other words.
+The model and its language model know the utterances that hold none of the open names. Every test utterance that does
+comes with a list: those names and further open ones, ten in all, and a hundred that nobody says. The boost is the one
+that recalls most of dev's names without more errors in its other words.
 """
 
 import random
@@ -14,7 +14,7 @@ from typing import Any
 
 import jiwer
 
-from benchmarks.joined import JoinedCorpus
+from benchmarks.joined import JoinedCorpus, open_names
 from benchmarks.model_scores import Scorer, tuned
 from raysr.corpus.demo import demo_corpus
 from raysr.corpus.features import FeatureCache
@@ -75,20 +75,14 @@ def score_biasing(
     return {"boost": boost, "sets": found}
 
 
-def open_names(utterance: Utterance) -> list[str]:
-    """Return the open names in an utterance's text, each once."""
-    said = normalise(utterance.text or "").split()
-    return [word for word in dict.fromkeys(said) if word in demo_corpus().open_names]
-
-
 def with_names(utterances: Sequence[Utterance]) -> list[Utterance]:
     """Return the utterances that hold open names."""
-    return [u for u in utterances if open_names(u)]
+    return [u for u in utterances if open_names(demo_corpus(), u)]
 
 
 def phrases(utterance: Utterance, boost: float) -> Mapping[str, float]:
     """Return the list that comes with an utterance: what is wanted, then what only distracts."""
-    said = open_names(utterance)
+    said = open_names(demo_corpus(), utterance)
     others = sorted(demo_corpus().open_names - set(said))
     draws = random.Random(zlib.crc32(utterance.id.encode()))
     wanted = said + draws.sample(others, max(0, WANTED - len(said)))

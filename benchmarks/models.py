@@ -11,7 +11,7 @@ unified         the demo's Conformer: full context and chunks of random size in 
 full_only       the same, trained with full context alone
 left … blstm    one change each, see ENCODERS; only the first seed
 second_pass     more updates, half of the loss on the attention decoder, which reads both ways; only the first seed
-weak            unified, trained on the labelled part alone, which holds no open names
+unnamed         unified, trained on the utterances that hold no open names
 
 A finished training is kept in `--work` under a key of what can change it (code of training, configuration, corpus), its
 scores under one of the code that decodes, so that a second call goes on with what is missing.
@@ -25,7 +25,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ import torch
 from benchmarks.biasing import score_biasing
 from benchmarks.code import ROOT, code_hash
 from benchmarks.encoder_speed import real_time_factors
-from benchmarks.joined import JoinedCorpus, joined_corpus
+from benchmarks.joined import JoinedCorpus, joined_corpus, training_utterances
 from benchmarks.model_report import as_tables, summarise
 from benchmarks.model_scores import load, score_contexts
 from benchmarks.second_pass import score_methods
@@ -83,21 +83,28 @@ MEASURES: Mapping[str, Callable[..., dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One model to train and measure: a name of :data:`MEASURES`, changes to the recipe, and how many updates."""
+    """One model to train and measure.
+
+    Attributes:
+        overrides: of the recipe.
+        measure: what is measured, a name of :data:`MEASURES`.
+        updates: over short and over joined utterances.
+        part: what it is trained on, of :class:`JoinedCorpus`.
+    """
 
     name: str
     seed: int
     overrides: Sequence[str] = ()
     measure: str = "contexts"
     updates: Sequence[int] = UPDATES
-    parts: Sequence[str] = field(default=("labelled", "unlabelled"))
+    part: str = "train"
 
 
 def cells(seeds: Sequence[int]) -> list[Cell]:
     """Return all cells, those that the others are compared with first."""
     chosen = [Cell(name, seed, ENCODERS[name]) for seed in seeds for name in EVERY_SEED]
     chosen.append(Cell("second_pass", seeds[0], ATTENDING, "methods", (2000, 8000)))
-    chosen += [Cell("weak", seed, (), "biasing", (2000, 1000), ("labelled",)) for seed in seeds]
+    chosen += [Cell("unnamed", seed, (), "biasing", part="unnamed") for seed in seeds]
     return chosen + [Cell(name, seeds[0], o) for name, o in ENCODERS.items() if name not in EVERY_SEED]
 
 
@@ -133,8 +140,7 @@ def main() -> None:
 def compute_features(work: Path) -> None:
     """Write the joined corpus and fill the feature cache that all cells share."""
     cache = FeatureCache(work / "features", recipe(Cell("unified", 1)).features)
-    parts = [u for part in utterances(work, ("labelled", "unlabelled")).values() for u in part]
-    cache.ensure([*parts, *joined(work)], os.cpu_count() or 1)
+    cache.ensure([*utterances(work, "train")["short"], *joined(work)], os.cpu_count() or 1)
 
 
 def joined(work: Path) -> JoinedCorpus:
@@ -143,17 +149,9 @@ def joined(work: Path) -> JoinedCorpus:
     return joined_corpus(demo_corpus(), work / f"joined-{key[:16]}")
 
 
-def utterances(work: Path, parts: Sequence[str]) -> Mapping[str, list[Utterance]]:
-    """Return the training utterances of these parts of the corpus: ``short`` ones and ``joined`` ones."""
-    corpus, long = demo_corpus(), joined(work)
-    short = {
-        "labelled": list(corpus.labelled),
-        "unlabelled": [u.with_text(corpus.truth[u.id]) for u in corpus.unlabelled],
-    }
-    return {
-        "short": [u for part in parts for u in short[part]],
-        "joined": [u for part in parts for u in getattr(long, part)],
-    }
+def utterances(work: Path, part: str) -> Mapping[str, list[Utterance]]:
+    """Return the training utterances of a part of :class:`JoinedCorpus`, ``short`` and ``joined``."""
+    return {"short": training_utterances(demo_corpus())[part], "joined": getattr(joined(work), part)}
 
 
 def recipe(cell: Cell) -> RunConfig:
@@ -191,7 +189,7 @@ def run_cell(work: Path, cell: Cell, scale: float) -> Path:
     key = hashlib.sha256((code_hash([measure.__module__]) + json.dumps(config.dump())).encode()).hexdigest()
     scores = trained.folder / f"{cell.measure}-{key[:16]}.json"
     if not scores.exists():
-        texts = [u.text or "" for u in utterances(work, cell.parts)["short"]]
+        texts = [u.text or "" for u in utterances(work, cell.part)["short"]]
         recogniser = load(trained, config, texts)
         found = measure(recogniser, config, joined(work), work / "features")
         with replacing(scores) as file:
@@ -204,7 +202,7 @@ def trained_cell(work: Path, cell: Cell, scale: float) -> Trained:
     """Return the finished training of a cell."""
     training = training_of(cell, recipe(cell), scale)
     folder = work / f"{cell.name}-{cell.seed}-{training.key()}"
-    return train(training, folder, utterances(work, cell.parts), work / "features")
+    return train(training, folder, utterances(work, cell.part), work / "features")
 
 
 def speeds(work: Path, planned: Sequence[Cell], scale: float) -> dict[str, dict[str, float]]:
