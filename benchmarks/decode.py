@@ -5,7 +5,7 @@ python -m benchmarks.decode --json results/decode.json
 
 Three searches, 10 prefixes and the 10 most probable tokens a frame:
 
-raysr      `raysr.decode.prefix_beam`, numpy over all prefixes of all utterances of a batch
+raysr      `raysr.decode.prefix_beam`, compiled by numba, an utterance at a time
 cpp        `LexiconFreeDecoder` of flashlight-text, C++, an utterance at a time; its KenLM reads the same ARPA file
 textbook   `benchmarks.textbook_beam`, dictionaries and loops
 
@@ -18,6 +18,7 @@ its token counts as two of the ten.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import statistics
@@ -34,8 +35,8 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from benchmarks.code import ROOT
-from benchmarks.ipl import RECIPE, WITHOUT_RAY, key
+from benchmarks.code import ROOT, code_hash
+from benchmarks.ipl import RECIPE, WITHOUT_RAY
 from benchmarks.textbook_beam import TextbookBeam
 from raysr.corpus.demo import demo_corpus
 from raysr.corpus.features import FeatureCache
@@ -98,7 +99,7 @@ def main() -> None:
 def trained_posteriors(work: Path, vocabulary: str, utterances: int) -> tuple[list[np.ndarray], Ngram]:
     """Return natural-log posteriors (T, V) of test utterances, and the model pool's LM, training what is missing."""
     chosen = [*TRAINING, *WITHOUT_RAY, *VOCABULARIES[vocabulary]]
-    folder = work / f"{vocabulary}-{key(chosen)}"
+    folder = work / f"{vocabulary}-{_key(chosen)}"
     config = read_config(RECIPE, [f"run.dir={folder.absolute()}", *chosen])
     with open_run(config, Progress(quiet=True), [ROOT], use_ray=False) as run:
         run_cycles(run)
@@ -117,6 +118,12 @@ def trained_posteriors(work: Path, vocabulary: str, utterances: int) -> tuple[li
             encoded = recogniser.model.encode(features[None], torch.tensor([len(features)]))
             found.append(recogniser.model.ctc_log_probs(encoded.out)[0].numpy())
     return found, recogniser.lm
+
+
+def _key(chosen: Sequence[str]) -> str:
+    """Return what names a model: a hash of its training's code, the corpus and the configuration."""
+    code = code_hash(["raysr.train.local"], [RECIPE])
+    return hashlib.sha256("\n".join([code, demo_corpus().hash, *chosen]).encode()).hexdigest()[:16]
 
 
 def flat_posteriors(like: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -6,101 +6,18 @@ by the language model only if it could be kept were the model certain of it.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from raysr.decode.backoff import Automaton, Integers, Records, walk
-from raysr.decode.beam_state import PREFIX
-from raysr.decode.bias import PhraseTables
+from raysr.decode.backoff import Integers, Records, walk
+from raysr.decode.beam_records import ANSWERED, NGRAM, Scratch, Settings
 from raysr.decode.compiled import compiled
+from raysr.decode.hypothesis import BLANK
 
-BLANK = 0
-NO_LM, NGRAM, ANSWERED = 0, 1, 2
 _SPREAD, _STIR = np.uint64(0xD6E8FEB86659FD93), np.uint64(0xBF58476D1CE4E5B9)
 _HALF, _ODD = np.uint64(32), np.uint64(29)
-
-
-class Settings(NamedTuple):
-    """What stays the same during a search.
-
-    Attributes:
-        skip_above: log-posterior of the blank above which no prefix is extended.
-        lm: one of ``NO_LM``, ``NGRAM`` (look it up) and ``ANSWERED`` (the caller has the answers).
-        lm_weight, length_bonus: as of the configuration.
-        ngram: the language model of ``NGRAM``.
-        phrases: the boosted phrases.
-    """
-
-    skip_above: float
-    lm: int
-    lm_weight: float
-    length_bonus: float
-    ngram: Automaton
-    phrases: PhraseTables
-
-
-WORK: np.dtype[Any] = np.dtype(
-    [
-        ("total", np.float64),
-        ("best", np.float64),
-        ("node", np.int64),
-        ("parent", np.int64),
-        ("renewed", np.bool_),
-    ],
-    align=True,
-)
-"""Of a prefix: all its alignments, the best one, and where that is traced from; the place of its parent, -1 where that
-is not kept; whether its last token needs a new node if it stays."""
-
-CANDIDATE: np.dtype[Any] = np.dtype(
-    [
-        ("score", np.float64),
-        ("lm", np.float64),
-        ("bias", np.float64),
-        ("lm_state", np.int64),
-        ("bias_state", np.int64),
-        ("source", np.int32),
-        ("column", np.int32),
-    ],
-    align=True,
-)
-"""What may be kept: prefix ``source`` as it stays, or extended by the token of ``column``, which is -1 if it stays.
-
-score: what it is ranked by; lm, bias, lm_state, bias_state: those of the prefix that it makes.
-"""
-
-
-class Scratch(NamedTuple):
-    """Room for the work on a frame.
-
-    Attributes:
-        work: what there is to know of each prefix (beam,).
-        stayed, following: the prefixes if they stay, and those that are kept (beam,).
-        ranked: the best candidates, best first (beam,).
-        tokens: those that may extend a prefix (M,).
-        merged: which tokens extend a prefix to one that is kept anyway (V,).
-    """
-
-    work: Records
-    stayed: Records
-    following: Records
-    ranked: Records
-    tokens: Integers
-    merged: NDArray[np.bool_]
-
-    @classmethod
-    def new(cls, beam: int, token_beam: int, vocabulary: int) -> "Scratch":
-        """Return room for a search."""
-        return cls(
-            work=np.zeros(beam, WORK),
-            stayed=np.zeros(beam, PREFIX),
-            following=np.zeros(beam, PREFIX),
-            ranked=np.zeros(beam, CANDIDATE),
-            tokens=np.zeros(min(token_beam, vocabulary - 1), np.int64),
-            merged=np.zeros(vocabulary, np.bool_),
-        )
 
 
 @compiled

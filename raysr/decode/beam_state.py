@@ -1,51 +1,15 @@
 """What a prefix beam search knows between two frames: the kept prefixes, and how to trace them back."""
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raysr.decode.backoff import Integers, Records
+from raysr.decode.beam_records import NODE, PREFIX
 
 ROOT, NOBODY = np.uint64(0x9E3779B97F4A7C15), np.uint64(0x14057B7EF767814F)
-
-PREFIX: np.dtype[Any] = np.dtype(
-    [
-        ("blank", np.float64),
-        ("nonblank", np.float64),
-        ("best_blank", np.float64),
-        ("best_nonblank", np.float64),
-        ("peak", np.float64),
-        ("lm", np.float64),
-        ("bias", np.float64),
-        ("lm_state", np.int64),
-        ("bias_state", np.int64),
-        ("hash", np.uint64),
-        ("parent", np.uint64),
-        ("node_blank", np.int32),
-        ("node_nonblank", np.int32),
-        ("before", np.int32),
-        ("last", np.int32),
-        ("length", np.int32),
-    ],
-    align=True,
-)
-"""A kept prefix; log-probabilities are natural.
-
-blank, nonblank: log-probability of all alignments that end in a blank, in the last token.
-best_blank, best_nonblank: that of the best such alignment.
-node_blank, node_nonblank: where the traceback of that alignment begins; 0 before the first token.
-before: the node that ``node_nonblank`` follows.
-peak: highest log-posterior of the last token within its run on ``best_nonblank``.
-lm, lm_state: language-model log-probability of the prefix, and the state after it.
-bias, bias_state: what boosted phrases gave it, and the state after it.
-last, length: the last token (the blank before the first one), and how many there are.
-hash, parent: hash of the prefix, and of the prefix without its last token.
-"""
-
-NODE: np.dtype[Any] = np.dtype([("token", np.int32), ("parent", np.int32), ("peak", np.float32)], align=True)
-"""A token on an alignment, the node before it, and its log-posterior."""
 
 
 @dataclass(slots=True)

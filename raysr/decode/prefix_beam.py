@@ -11,7 +11,8 @@ from torch import Tensor
 
 from raysr.config import Config
 from raysr.decode.backoff import Automaton
-from raysr.decode.beam_kernel import ANSWERED, NGRAM, NO_LM, Scratch, Settings, likely_all, read, read_frame
+from raysr.decode.beam_kernel import likely_all, read, read_frame
+from raysr.decode.beam_records import ANSWERED, NGRAM, NO_LM, Scratch, Settings
 from raysr.decode.beam_state import BeamState, Integers, total
 from raysr.decode.bias import ContextBias, PhraseTables
 from raysr.decode.hypothesis import BLANK, Hypothesis, common_prefix
