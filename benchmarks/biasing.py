@@ -1,8 +1,9 @@
 """What phrases that a request expects are worth: names that a model never saw, ten wanted among a hundred others.
 
-The model and its language model know the labelled part alone, which has none of the open names. Every utterance that
-holds some comes with a list: those names and further open ones, ten in all, and a hundred that nobody says. The boost
-is the one that recalls most of dev's names without more errors in its other words.
+The model and its language model know the utterances that hold none of the open names. Every test utterance that does
+comes with a list: those names and further open ones, ten in all, and a hundred that nobody says. With and without the
+language model, the boost is the one that recalls most of dev's names without more errors in its other words. The beam
+is a wide one both with a list and without: a boost pays a phrase in advance, and what it pays wrongly has to stay in.
 """
 
 import random
@@ -14,17 +15,19 @@ from typing import Any
 
 import jiwer
 
-from benchmarks.joined import JoinedCorpus
+from benchmarks.joined import JoinedCorpus, open_names
 from benchmarks.model_scores import Scorer, tuned
 from raysr.corpus.demo import demo_corpus
 from raysr.corpus.features import FeatureCache
 from raysr.corpus.utterance import Utterance
+from raysr.decode.decode_config import DecodeConfig
 from raysr.ipl.config import RunConfig
 from raysr.pool import Recogniser
 from raysr.text.normalise import normalise
 
 WANTED = 10
-BOOSTS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
+BEAM = 256
+BOOSTS = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0)
 DISTRACTING = (
     "aaron, adelaide, albert, alfred, amanda, anders, angela, arthur, astrid, beatrice, benedict, bianca, "
     "boris, brigitte, calvin, cecilia, clement, conrad, dagmar, damian, deborah, dorothy, edgar, edwin, "
@@ -51,44 +54,43 @@ class NameCounts:
 def score_biasing(
     recogniser: Recogniser, config: RunConfig, corpus: JoinedCorpus, cache: Path
 ) -> dict[str, Any]:
-    """Return counts without and with biasing on the utterances of the tests that hold open names."""
+    """Return, with the language model and without, counts on the tests' utterances that hold open names."""
     features = FeatureCache(cache, config.features)
     scorer = Scorer(recogniser, features)
-    decode = tuned(recogniser, config, [u for part in corpus.dev.values() for u in part], features)
-    dev = with_names(corpus.dev["clean"])
+    dev = [u for part in corpus.dev.values() for u in part]
+    with_lm = tuned(recogniser, config, dev, features).model_copy(update={"beam": BEAM})
+    without = with_lm.model_copy(update={"lm_weight": 0.0, "length_bonus": 0.0})
+    return {"lm": _biased(scorer, corpus, with_lm, True), "no_lm": _biased(scorer, corpus, without, False)}
+
+
+def _biased(scorer: Scorer, corpus: JoinedCorpus, decode: DecodeConfig, lm: bool) -> dict[str, Any]:
+    """Return the boost chosen on dev, and counts of every test set without and with it."""
 
     def counted(utterances: Sequence[Utterance], boost: float) -> NameCounts:
         lists = [phrases(u, boost) for u in utterances] if boost else None
-        return count(utterances, scorer.texts(utterances, decode, phrases=lists))
+        return count(utterances, scorer.texts(utterances, decode, lm=lm, phrases=lists))
 
+    dev = with_names([u for part in corpus.dev.values() for u in part])
     plain = counted(dev, 0.0)
     tried = {boost: counted(dev, boost) for boost in BOOSTS}
     fair = [boost for boost, found in tried.items() if found.errors <= plain.errors]
     boost = max(fair or BOOSTS[:1], key=lambda b: tried[b].recalled)
-    found = {
-        name: {
-            "without": vars(counted(with_names(part), 0.0)),
-            "with": vars(counted(with_names(part), boost)),
-        }
-        for name, part in corpus.tests.items()
+    tests = {name: with_names(part) for name, part in corpus.tests.items()}
+    sets = {
+        name: {way: vars(counted(part, b)) for way, b in (("without", 0.0), ("with", boost))}
+        for name, part in tests.items()
     }
-    return {"boost": boost, "sets": found}
-
-
-def open_names(utterance: Utterance) -> list[str]:
-    """Return the open names in an utterance's text, each once."""
-    said = normalise(utterance.text or "").split()
-    return [word for word in dict.fromkeys(said) if word in demo_corpus().open_names]
+    return {"boost": boost, "lm_weight": decode.lm_weight, "sets": sets}
 
 
 def with_names(utterances: Sequence[Utterance]) -> list[Utterance]:
     """Return the utterances that hold open names."""
-    return [u for u in utterances if open_names(u)]
+    return [u for u in utterances if open_names(demo_corpus(), u)]
 
 
 def phrases(utterance: Utterance, boost: float) -> Mapping[str, float]:
     """Return the list that comes with an utterance: what is wanted, then what only distracts."""
-    said = open_names(utterance)
+    said = open_names(demo_corpus(), utterance)
     others = sorted(demo_corpus().open_names - set(said))
     draws = random.Random(zlib.crc32(utterance.id.encode()))
     wanted = said + draws.sample(others, max(0, WANTED - len(said)))

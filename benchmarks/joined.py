@@ -20,6 +20,7 @@ from raysr.corpus.load import load_waveform
 from raysr.corpus.manifest import open_manifest
 from raysr.corpus.shards import write_shards
 from raysr.corpus.utterance import Utterance
+from raysr.text.normalise import normalise
 
 RATE = 16000
 SECONDS = 10.0
@@ -29,28 +30,44 @@ HISS = 1e-4  # of full scale: a pause is never digital silence
 
 @dataclass(frozen=True)
 class JoinedCorpus:
-    """Utterances with their texts; ``unlabelled`` has them too, which are the hidden truth."""
+    """Utterances with their texts: ``train`` is all that is there to train on, by its truth where it has no labels.
 
-    labelled: list[Utterance]
-    unlabelled: list[Utterance]
+    ``unnamed`` is made of those utterances of it that hold no open name.
+    """
+
+    train: list[Utterance]
+    unnamed: list[Utterance]
     dev: Mapping[str, list[Utterance]]
     tests: Mapping[str, list[Utterance]]
 
     def __iter__(self) -> Iterator[Utterance]:
-        return chain(self.labelled, self.unlabelled, *self.dev.values(), *self.tests.values())
+        return chain(self.train, self.unnamed, *self.dev.values(), *self.tests.values())
 
 
 def joined_corpus(corpus: DemoCorpus, folder: Path) -> JoinedCorpus:
     """Return the joined corpus in ``folder``, writing what is missing of it."""
-    spoken = (u.with_text(corpus.truth[u.id]) for u in corpus.unlabelled)
+    train, unnamed = training_utterances(corpus).values()
     music: Mapping[str, Any] = corpus.description["tests"]["music"]["mix"]
     dev, test = _part(folder / "dev", corpus.dev["clean"]), _part(folder / "test", corpus.tests["clean"])
     return JoinedCorpus(
-        labelled=_part(folder / "labelled", corpus.labelled),
-        unlabelled=_part(folder / "unlabelled", spoken),
+        train=_part(folder / "train", train),
+        unnamed=_part(folder / "unnamed", unnamed),
         dev={"clean": dev, "music": _under(music, dev)},
         tests={"clean": test, "music": _under(music, test)},
     )
+
+
+def training_utterances(corpus: DemoCorpus) -> dict[str, list[Utterance]]:
+    """Return the utterances that ``train`` and ``unnamed`` are made of."""
+    spoken = (u.with_text(corpus.truth[u.id]) for u in corpus.unlabelled)
+    train = [*corpus.labelled, *spoken]
+    return {"train": train, "unnamed": [u for u in train if not open_names(corpus, u)]}
+
+
+def open_names(corpus: DemoCorpus, utterance: Utterance) -> list[str]:
+    """Return the open names in an utterance's text, each once."""
+    said = normalise(utterance.text or "").split()
+    return [word for word in dict.fromkeys(said) if word in corpus.open_names]
 
 
 def groups(utterances: Iterable[Utterance], seconds: float = SECONDS) -> list[list[Utterance]]:

@@ -19,8 +19,8 @@ def summarise(scored: Scored) -> dict[str, Any]:
         of_name = [found for (other, _), found in scored.items() if other == name]
         if "methods" in of_name[0]:
             results["second_pass"] = methods(of_name[0])
-        elif "sets" in of_name[0]:
-            results["biasing"] = biasing(of_name)
+        elif "no_lm" in of_name[0]:
+            results["biasing"] = {way: biasing([found[way] for found in of_name]) for way in of_name[0]}
         else:
             results["encoders"][name] = encoder(of_name)
     unified, full = (
@@ -125,7 +125,7 @@ def as_tables(results: Mapping[str, Any]) -> str:
     if "second_pass" in results:
         parts.append(_method_table(results["second_pass"]))
     if "biasing" in results:
-        parts.append(_biasing_table(results["biasing"]))
+        parts += [f"biasing, {way}:\n{_biasing_table(found)}" for way, found in results["biasing"].items()]
     return "\n\n".join(parts)
 
 

@@ -3,14 +3,15 @@
 python -m benchmarks.models --json results/models.json
 
 A *cell* is one model of one seed, trained with raysr's own loop in one process of one thread on all of the training
-audio with its true texts, first as short utterances, which CTC learns to align, then joined ones; as many cells run
-side by side as there are cores. All have the demo's sizes, or a like number of parameters, and as many updates:
+audio with its true texts: on short utterances with full context first, in which CTC soon finds an alignment, then on
+joined ones with the cell's own attention. As many cells run side by side as there are cores. All have the demo's sizes,
+or a like number of parameters, and as many updates:
 
 unified         the demo's Conformer: full context and chunks of random size in training
 full_only       the same, trained with full context alone
 left … blstm    one change each, see ENCODERS; only the first seed
 second_pass     more updates, half of the loss on the attention decoder, which reads both ways; only the first seed
-weak            unified, trained on the labelled part alone, which holds no open names
+unnamed         unified, trained on the utterances that hold no open names
 
 A finished training is kept in `--work` under a key of what can change it (code of training, configuration, corpus), its
 scores under one of the code that decodes, so that a second call goes on with what is missing.
@@ -24,7 +25,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ import torch
 from benchmarks.biasing import score_biasing
 from benchmarks.code import ROOT, code_hash
 from benchmarks.encoder_speed import real_time_factors
-from benchmarks.joined import JoinedCorpus, joined_corpus
+from benchmarks.joined import JoinedCorpus, joined_corpus, training_utterances
 from benchmarks.model_report import as_tables, summarise
 from benchmarks.model_scores import load, score_contexts
 from benchmarks.second_pass import score_methods
@@ -43,10 +44,11 @@ from raysr.corpus.disk import replacing
 from raysr.corpus.features import FeatureCache
 from raysr.corpus.utterance import Utterance
 from raysr.ipl.config import RunConfig, read_config
-from raysr.train.job import OptimiserConfig, ScheduleConfig, TrainConfig
+from raysr.model.config import AttentionConfig, ModelConfig
+from raysr.train.job import ScheduleConfig, TrainConfig
 
 RECIPE = ROOT / "jobs" / "conf" / "demo.yaml"
-UPDATES = (2500, 2500)  # short utterances, joined ones
+UPDATES = (2000, 3000)  # short utterances, joined ones
 SPEED_UTTERANCES = 16
 ENCODERS: Mapping[str, Sequence[str]] = {
     "unified": [],
@@ -81,21 +83,28 @@ MEASURES: Mapping[str, Callable[..., dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One model to train and measure: a name of :data:`MEASURES`, changes to the recipe, and how many updates."""
+    """One model to train and measure.
+
+    Attributes:
+        overrides: of the recipe.
+        measure: what is measured, a name of :data:`MEASURES`.
+        updates: over short and over joined utterances.
+        part: what it is trained on, of :class:`JoinedCorpus`.
+    """
 
     name: str
     seed: int
     overrides: Sequence[str] = ()
     measure: str = "contexts"
     updates: Sequence[int] = UPDATES
-    parts: Sequence[str] = field(default=("labelled", "unlabelled"))
+    part: str = "train"
 
 
 def cells(seeds: Sequence[int]) -> list[Cell]:
     """Return all cells, those that the others are compared with first."""
     chosen = [Cell(name, seed, ENCODERS[name]) for seed in seeds for name in EVERY_SEED]
-    chosen.append(Cell("second_pass", seeds[0], ATTENDING, "methods", (5000, 7000)))
-    chosen += [Cell("weak", seed, (), "biasing", (2000, 1000), ("labelled",)) for seed in seeds]
+    chosen.append(Cell("second_pass", seeds[0], ATTENDING, "methods", (2000, 8000)))
+    chosen += [Cell("unnamed", seed, (), "biasing", part="unnamed") for seed in seeds]
     return chosen + [Cell(name, seeds[0], o) for name, o in ENCODERS.items() if name not in EVERY_SEED]
 
 
@@ -131,26 +140,18 @@ def main() -> None:
 def compute_features(work: Path) -> None:
     """Write the joined corpus and fill the feature cache that all cells share."""
     cache = FeatureCache(work / "features", recipe(Cell("unified", 1)).features)
-    parts = [u for part in utterances(work, ("labelled", "unlabelled")).values() for u in part]
-    cache.ensure([*parts, *joined(work)], os.cpu_count() or 1)
+    cache.ensure([*utterances(work, "train")["short"], *joined(work)], os.cpu_count() or 1)
 
 
 def joined(work: Path) -> JoinedCorpus:
     """Return the joined corpus, which is kept with the cells."""
-    return joined_corpus(demo_corpus(), work / f"joined-{demo_corpus().hash[:16]}")
+    key = hashlib.sha256((code_hash(["benchmarks.joined"]) + demo_corpus().hash).encode()).hexdigest()
+    return joined_corpus(demo_corpus(), work / f"joined-{key[:16]}")
 
 
-def utterances(work: Path, parts: Sequence[str]) -> Mapping[str, list[Utterance]]:
-    """Return the training utterances of these parts of the corpus: ``short`` ones and ``joined`` ones."""
-    corpus, long = demo_corpus(), joined(work)
-    short = {
-        "labelled": list(corpus.labelled),
-        "unlabelled": [u.with_text(corpus.truth[u.id]) for u in corpus.unlabelled],
-    }
-    return {
-        "short": [u for part in parts for u in short[part]],
-        "joined": [u for part in parts for u in getattr(long, part)],
-    }
+def utterances(work: Path, part: str) -> Mapping[str, list[Utterance]]:
+    """Return the training utterances of a part of :class:`JoinedCorpus`, ``short`` and ``joined``."""
+    return {"short": training_utterances(demo_corpus())[part], "joined": getattr(joined(work), part)}
 
 
 def recipe(cell: Cell) -> RunConfig:
@@ -159,17 +160,24 @@ def recipe(cell: Cell) -> RunConfig:
 
 
 def training_of(cell: Cell, config: RunConfig, scale: float) -> Training:
-    """Return what a cell trains: at a high rate to begin with, at a falling one once utterances are long."""
+    """Return what a cell trains: at a constant rate over short utterances, at a falling one over joined ones."""
     options = {name: config.trainer.options[name] for name in TrainConfig.model_fields}
     base = TrainConfig.parse(options, cell.name)
     short, long = (max(2, round(scale * updates)) for updates in cell.updates)
     first = {"steps": short, "schedule": ScheduleConfig(kind="constant", warmup_steps=150)}
-    then = {"steps": long, "optimiser": OptimiserConfig(lr=1e-3)}
     stages = [
-        Stage("short", base.model_copy(update=first)),
-        Stage("joined", base.model_copy(update=then)),
+        Stage("short", seeing_all(config.model), base.model_copy(update=first)),
+        Stage("joined", config.model, base.model_copy(update={"steps": long})),
     ]
-    return Training(cell.seed, config.tokenizer, config.features, config.model, stages)
+    return Training(cell.seed, config.tokenizer, config.features, stages)
+
+
+def seeing_all(model: ModelConfig) -> ModelConfig:
+    """Return the model with the whole utterance in its view, and the same weights: causal if it was."""
+    if model.encoder.attention.kind == "full":
+        return model
+    attention = AttentionConfig(kind="dynamic", full_context_share=1.0)
+    return model.model_copy(update={"encoder": model.encoder.model_copy(update={"attention": attention})})
 
 
 def run_cell(work: Path, cell: Cell, scale: float) -> Path:
@@ -181,7 +189,7 @@ def run_cell(work: Path, cell: Cell, scale: float) -> Path:
     key = hashlib.sha256((code_hash([measure.__module__]) + json.dumps(config.dump())).encode()).hexdigest()
     scores = trained.folder / f"{cell.measure}-{key[:16]}.json"
     if not scores.exists():
-        texts = [u.text or "" for u in utterances(work, cell.parts)["short"]]
+        texts = [u.text or "" for u in utterances(work, cell.part)["short"]]
         recogniser = load(trained, config, texts)
         found = measure(recogniser, config, joined(work), work / "features")
         with replacing(scores) as file:
@@ -194,7 +202,7 @@ def trained_cell(work: Path, cell: Cell, scale: float) -> Trained:
     """Return the finished training of a cell."""
     training = training_of(cell, recipe(cell), scale)
     folder = work / f"{cell.name}-{cell.seed}-{training.key()}"
-    return train(training, folder, utterances(work, cell.parts), work / "features")
+    return train(training, folder, utterances(work, cell.part), work / "features")
 
 
 def speeds(work: Path, planned: Sequence[Cell], scale: float) -> dict[str, dict[str, float]]:

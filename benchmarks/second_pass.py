@@ -16,7 +16,7 @@ from raysr.decode.decode_config import DecodeConfig
 from raysr.ipl.config import RunConfig
 from raysr.pool import Recogniser
 
-BEAM = 16
+CTC_BEAM, TOKEN_BEAM = 32, 16  # hypotheses after each frame, all rescored; hypotheses after each token
 Grid = Mapping[str, Sequence[float]]
 
 
@@ -35,18 +35,17 @@ class Method:
     grid: Grid = field(default_factory=dict)
 
 
-ATTENTION: Grid = {"attention_weight": (0.1, 0.2, 0.3, 0.5, 0.7), "reverse_weight": (0.0, 0.3, 0.5)}
-JOINT: Grid = {"joint_ctc_weight": (0.3, 0.5, 0.7, 0.9)}
-LM: Grid = {"lm_weight": (0.4, 0.8, 1.2), "length_bonus": (0.5, 1.5)}
+ATTENTION: Grid = {"attention_weight": (0.3, 0.5, 0.7), "reverse_weight": (0.0, 0.3, 0.5)}
+LM: Grid = {"lm_weight": (0.8, 1.2, 1.6), "length_bonus": (0.5, 1.5)}
 METHODS: Mapping[str, Method] = {
     "greedy": Method("greedy"),
     "prefix_beam": Method("beam"),
     "rescoring": Method("rescore", grid=ATTENTION),
     "attention": Method("attention", grid={"length_bonus": (0.0, 0.5, 1.0)}),
-    "joint": Method("joint", grid=JOINT),
-    "prefix_beam_lm": Method("beam", True, {**LM, "lm_weight": (0.4, 0.8, 1.2, 1.6)}),
-    "rescoring_lm": Method("rescore", True, {**LM, "attention_weight": (0.2, 0.5)}),
-    "joint_lm": Method("joint", True, {**LM, "joint_ctc_weight": (0.5, 0.8)}),
+    "joint": Method("joint", grid={"joint_ctc_weight": (0.3, 0.5, 0.7)}),
+    "prefix_beam_lm": Method("beam", True, LM),
+    "rescoring_lm": Method("rescore", True, {**LM, "attention_weight": (0.3, 0.6)}),
+    "joint_lm": Method("joint", True, {"lm_weight": (0.3, 0.6), "joint_ctc_weight": (0.3, 0.6)}),
 }
 
 
@@ -56,7 +55,7 @@ def score_methods(
     """Return for every method the weights chosen and the errors on the tests, utterance by utterance."""
     scorer = Scorer(recogniser, FeatureCache(cache, config.features))
     plain = recogniser.config.decode.model_copy(
-        update={"beam": BEAM, "nbest": BEAM, "lm_weight": 0.0, "length_bonus": 0.0}
+        update={"lm_weight": 0.0, "length_bonus": 0.0, "batch_size": 16}
     )
     dev = [u for part in corpus.dev.values() for u in part]
     found = {}
@@ -77,7 +76,8 @@ def score_methods(
 
 def _with(plain: DecodeConfig, method: Method, values: Sequence[float]) -> DecodeConfig:
     """Return ``plain`` with the method and a point of its grid; attention and CTC share what there is."""
-    chosen: dict[str, Any] = dict(zip(method.grid, values, strict=True))
+    beam = TOKEN_BEAM if method.method in ("attention", "joint") else CTC_BEAM
+    chosen: dict[str, Any] = {"beam": beam, "nbest": beam, **dict(zip(method.grid, values, strict=True))}
     if "attention_weight" in chosen:
         chosen["ctc_weight"] = 1 - chosen["attention_weight"]
     return plain.model_copy(update={"method": method.method, **chosen})

@@ -24,9 +24,13 @@ CODE = ("benchmarks.training", "benchmarks.joined")
 
 @dataclass(frozen=True)
 class Stage:
-    """A training over one set of utterances, ``data`` being its name, that goes on from the stage before."""
+    """A training over one set of utterances, ``data`` being its name, that goes on from the stage before.
+
+    Models may differ from stage to stage in what they attend to, not in their weights' names and shapes.
+    """
 
     data: str
+    model: ModelConfig
     train: TrainConfig
 
 
@@ -37,15 +41,13 @@ class Training:
     seed: int
     tokeniser: TokeniserConfig
     features: FbankConfig
-    model: ModelConfig
     stages: Sequence[Stage]
 
     def key(self) -> str:
         """Return a hash of the code, the corpus and all of this."""
-        configs = [part.dump() for part in (self.tokeniser, self.features, self.model)]
-        stages = [(stage.data, stage.train.dump()) for stage in self.stages]
-        parts = [code_hash(CODE), demo_corpus().hash, self.seed, configs, stages]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        stages = [(stage.data, stage.model.dump(), stage.train.dump()) for stage in self.stages]
+        parts = [code_hash(CODE), demo_corpus().hash, self.seed, self.tokeniser.dump(), self.features.dump()]
+        return hashlib.sha256(json.dumps([*parts, stages], sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -76,14 +78,15 @@ def train(training: Training, folder: Path, data: Mapping[str, Sequence[Utteranc
     if trained.weights.exists():
         return trained
     folder.mkdir(parents=True, exist_ok=True)
-    first = data[training.stages[0].data]
+    begin = training.stages[0]
+    first = data[begin.data]
     if not trained.tokeniser.exists():
         Tokeniser.train([u.text or "" for u in first], training.tokeniser).save(trained.tokeniser)
     weights = folder / "init.safetensors"
     if not weights.exists():
         vocab_size = Tokeniser.load(trained.tokeniser).vocab_size
         features = FeatureCache(cache, training.features)
-        write_scratch(weights, training.model, vocab_size, first, features, training.seed)
+        write_scratch(weights, begin.model, vocab_size, first, features, training.seed)
     for number, stage in enumerate(training.stages):
         out = folder / f"stage-{number}"
         write_jsonl(folder / f"{stage.data}.jsonl", data[stage.data])
@@ -94,11 +97,13 @@ def train(training: Training, folder: Path, data: Mapping[str, Sequence[Utteranc
             cache=str(cache.absolute()),
             labelled=str((folder / f"{stage.data}.jsonl").absolute()),
             features=training.features,
-            model=training.model,
+            model=stage.model,
             train=stage.train,
             seed=training.seed + number,
         )
         weights = fit_local(job)
     shutil.copy(weights, folder / ".weights")
     (folder / ".weights").rename(trained.weights)
+    for checkpoint in folder.glob("stage-*/checkpoint-*"):
+        shutil.rmtree(checkpoint)
     return trained

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.biasing import DISTRACTING, WANTED, count, open_names, phrases
-from benchmarks.joined import HISS, groups, join
+from benchmarks.biasing import DISTRACTING, WANTED, count, phrases
+from benchmarks.joined import HISS, groups, join, open_names, training_utterances
 from benchmarks.long_stream import LONGEST_LOOP, loop_minutes
 from benchmarks.model_report import relative
 from benchmarks.model_scores import word_errors
@@ -85,9 +85,18 @@ def test_every_list_has_what_was_said_among_ten_and_a_hundred_that_nobody_says()
     assert not spoken & set(distracting)
     for utterance in corpus.tests["clean"]:
         offered = set(phrases(utterance, 1.0))
-        assert set(open_names(utterance)) <= offered
+        assert set(open_names(corpus, utterance)) <= offered
         assert len(offered & corpus.open_names) == WANTED
         assert len(offered) == WANTED + 100
+
+
+def test_unnamed_training_data_holds_no_open_name() -> None:
+    corpus = demo_corpus()
+    parts = training_utterances(corpus)
+    texts = " ".join(u.text or "" for u in parts["unnamed"])
+    assert not set(texts.split()) & corpus.open_names
+    assert len(corpus.labelled) < len(parts["unnamed"]) < len(parts["train"])
+    assert len(parts["train"]) == len(corpus.labelled) + len(corpus.unlabelled)
 
 
 @given(st.integers(3, 400), st.integers(0, 30))
