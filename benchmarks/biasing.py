@@ -2,8 +2,7 @@
 
 The model and its language model know the utterances that hold none of the open names. Every test utterance that does
 comes with a list: those names and further open ones, ten in all, and a hundred that nobody says. With and without the
-language model, the boost is the one that recalls most of dev's names without more errors in its other words. The beam
-is a wide one both with a list and without: a boost pays a phrase in advance, and what it pays wrongly has to stay in.
+language model, the boost is the one that recalls most of dev's names without more errors in its other words.
 """
 
 import random
@@ -26,8 +25,7 @@ from raysr.pool import Recogniser
 from raysr.text.normalise import normalise
 
 WANTED = 10
-BEAM = 256
-BOOSTS = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0)
+BOOSTS = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
 DISTRACTING = (
     "aaron, adelaide, albert, alfred, amanda, anders, angela, arthur, astrid, beatrice, benedict, bianca, "
     "boris, brigitte, calvin, cecilia, clement, conrad, dagmar, damian, deborah, dorothy, edgar, edwin, "
@@ -58,7 +56,7 @@ def score_biasing(
     features = FeatureCache(cache, config.features)
     scorer = Scorer(recogniser, features)
     dev = [u for part in corpus.dev.values() for u in part]
-    with_lm = tuned(recogniser, config, dev, features).model_copy(update={"beam": BEAM})
+    with_lm = tuned(recogniser, config, dev, features)
     without = with_lm.model_copy(update={"lm_weight": 0.0, "length_bonus": 0.0})
     return {"lm": _biased(scorer, corpus, with_lm, True), "no_lm": _biased(scorer, corpus, without, False)}
 
