@@ -113,9 +113,10 @@ class KenLm:
             self._row[state] = len(self._contexts)
             self._contexts.append(self._context(state))
         if len(self._contexts) > len(self._answers):
-            more = np.full((len(self._contexts), self.vocab_size), np.nan, np.float32)
-            more[:, BLANK] = -np.inf
-            self._answers = np.concatenate([self._answers, more])
+            more = max(len(self._contexts) - len(self._answers), len(self._answers))
+            unasked = np.full((more, self.vocab_size), np.nan, np.float32)
+            unasked[:, BLANK] = -np.inf
+            self._answers = np.concatenate([self._answers, unasked])
         return np.asarray([self._row[state] for state in asked.tolist()], np.int64)[places.reshape(-1)]
 
     def _context(self, state: int) -> Any:
