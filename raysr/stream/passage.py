@@ -16,7 +16,7 @@ class Passage:
     def __init__(self, recogniser: Recogniser, chunk_size: int, left_chunks: int) -> None:
         model, config = recogniser.model, recogniser.config
         self._fbank = OnlineFbank(config.fbank)
-        self._streamer = Streamer(model, chunk_size, left_chunks)
+        self._streamer = Streamer(model, chunk_size, left_chunks, step=recogniser.step)
         self._slot = self._streamer.join()
         self._decoder = SegmentDecoder(model, config.decode, recogniser.lm, recogniser.tokeniser)
         self._frame_samples = model.encoder.hop * config.fbank.shift_samples
