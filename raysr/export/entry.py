@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 from raysr.corpus.workers import WorkerDied, run_in_workers
 from raysr.errors import PoolError
 from raysr.export.engine import OnnxStep
+from raysr.export.installed import check_installed
 from raysr.export.onnx_step import check_context, export_step
 from raysr.export.quantise import quantise
 from raysr.pool import TOKENISER, Entry, Pool, load_entry
@@ -26,6 +27,7 @@ def export_entry(
         ConfigError: its model has no step of this context, or packages are missing.
         PoolError: the entry cannot be loaded.
     """
+    check_installed()
     recogniser = load_entry(entry)
     check_context(recogniser.model, chunk_size, left_chunks)
     about = {
