@@ -25,12 +25,13 @@ lint: $(VENV)/.raysr-test  ## ruff and mypy alone
 	$(BIN)/mypy
 
 bench: $(VENV)/.raysr-test  ## measure what docs/results.md quotes (hours; resumes)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e '.[bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e '.[bench,onnx]'
 	$(BIN)/python -m benchmarks.ipl --json runs/benchmarks/ipl.json
 	$(BIN)/python -m benchmarks.decode --json runs/benchmarks/decode.json
 	$(BIN)/python -m benchmarks.confidence --json runs/benchmarks/confidence.json
 	$(BIN)/python -m benchmarks.models --json runs/benchmarks/models.json
 	$(BIN)/python -m benchmarks.long_stream --json runs/benchmarks/long_stream.json
+	$(BIN)/python -m benchmarks.onnx_step --json runs/benchmarks/onnx_step.json
 
 check-gpu: $(VENV)/.raysr  ## train, decode and score for a moment on this machine's device, without Ray
 	$(BIN)/raysr preflight --train

@@ -26,6 +26,7 @@ from raysr.decode.recognise import DecodeConfig
 from raysr.errors import ConfigError, PoolError
 from raysr.model.config import ModelConfig
 from raysr.model.model import AsrModel
+from raysr.model.streaming import StreamingStep
 from raysr.text.tokeniser import Tokeniser
 
 log = logging.getLogger(__name__)
@@ -92,6 +93,8 @@ class Recogniser:
     tokeniser: Tokeniser
     lm: StoredLm | None
     config: EntryConfig
+    step: StreamingStep | None = None
+    """Takes the place of the model's own encoder in streams of the context it was made for."""
 
 
 class Parameters(Protocol):

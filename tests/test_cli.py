@@ -272,6 +272,22 @@ def test_pool_lists_shows_and_refuses_what_is_damaged(
     assert "no entry" in refused(capsys, "pool", "list", "--pool", tmp_path)
 
 
+def test_export_writes_a_step_of_a_pool_or_of_an_entry(
+    pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for source in (pool, pool / "cycle-000"):
+        out = tmp_path / source.name
+        assert cli.run(["export", str(source), str(out), "--chunk", "4", "--left", "1"]) == 0
+        assert capsys.readouterr().out.split() == [str(out / "step.onnx"), str(out / "tokenizer.model")]
+        assert sorted(file.name for file in out.iterdir()) == ["step.onnx", "tokenizer.model"]
+    out = tmp_path / "refused"
+    assert "left_chunks" in refused(capsys, "export", pool, out, "--left", "-1")
+    assert "chunk_size" in refused(capsys, "export", pool, out, "--chunk", "0")
+    assert "has no entry" in refused(capsys, "export", tmp_path / "none", out)
+    assert "no entry 'x'" in refused(capsys, "export", pool, out, "--model", "x")
+    assert not out.exists()
+
+
 def test_data_goes_from_a_folder_to_a_corpus_one_can_look_at(
     corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

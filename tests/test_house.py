@@ -17,7 +17,7 @@ RANKS = [
     {"ipl", "serving"},
     {"train", "stream", "teachers"},
     {"cluster"},
-    {"evaluate"},
+    {"evaluate", "export"},
     {"pool"},
     {"decode"},
     {"corpus", "model"},
@@ -26,7 +26,18 @@ RANKS = [
     {"errors"},
 ]
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
-WITHOUT_RAY = ["audio", "text", "corpus", "model", "decode", "stream", "teachers", "evaluate", "pool"]
+WITHOUT_RAY = [
+    "audio",
+    "text",
+    "corpus",
+    "model",
+    "decode",
+    "stream",
+    "teachers",
+    "evaluate",
+    "pool",
+    "export",
+]
 LONGEST = 350
 
 

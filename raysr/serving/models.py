@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from raysr.errors import PoolError
+from raysr.export.entry import load_step
 from raysr.pool import Entry, Pool, Recogniser, load_entry
+from raysr.serving.settings import Engine
 from raysr.stream.session import Session
 
 log = logging.getLogger(__name__)
@@ -30,10 +32,18 @@ class ModelWatcher:
     Args:
         pool: folder of the pool.
         entry: serve this entry only; None follows the newest.
-        chunk_size, left_chunks: how the model will be stepped, for warming it.
+        chunk_size, left_chunks: how the model will be stepped.
+        engine: what runs its encoder.
     """
 
-    def __init__(self, pool: str, entry: str | None, chunk_size: int, left_chunks: int) -> None:
+    def __init__(
+        self,
+        pool: str,
+        entry: str | None,
+        chunk_size: int,
+        left_chunks: int,
+        engine: Engine = "torch",
+    ) -> None:
         self.current: ServedModel | None = None
         self.refused: dict[str, str] = {}
         self.trouble: str | None = None
@@ -41,6 +51,7 @@ class ModelWatcher:
         self._pool = pool
         self._entry = entry
         self._chunks = chunk_size, left_chunks
+        self._engine: Engine = engine
 
     def poll(self) -> bool:
         """Look at the pool once; return whether another model went live. Blocks for as long as loading takes."""
@@ -94,6 +105,8 @@ class ModelWatcher:
     def _take(self, entry: Entry) -> bool:
         try:
             recogniser = load_entry(entry)
+            if self._engine != "torch":
+                recogniser.step = load_step(entry, *self._chunks, self._engine)
             self._warm(recogniser)
         except Exception as error:
             # Whatever is wrong with a new entry, the model in use goes on serving.

@@ -1,12 +1,15 @@
 """What a serving replica is told: which pool to follow, how to stream, and where its limits are."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from raysr.config import Config, apply_overrides
+from raysr.export.installed import check_installed
 from raysr.stream.defaults import CHUNK_SIZE, LEFT_CHUNKS
+
+Engine = Literal["torch", "onnx", "onnx-int8"]
 
 
 class Limits(Config):
@@ -43,6 +46,8 @@ class ServingConfig(Config):
     """Encoder frames (40 ms each) recognised at a time: smaller answers sooner, larger hears more context."""
     left_chunks: int = Field(default=LEFT_CHUNKS, ge=0)
     """Chunks of the past that the encoder attends to; many more than training saw make long recordings worse."""
+    engine: Engine = "torch"
+    """What runs the encoder: torch, or onnxruntime with float32 or int8 weights (`pip install 'raysr[onnx]'`)."""
     poll_seconds: float = Field(default=1.0, gt=0)
     """How often the pool is looked at for a newer entry."""
     threads: int = Field(default=2, ge=1)
@@ -51,6 +56,13 @@ class ServingConfig(Config):
     cpus_per_replica: float = Field(default=1.0, ge=0)
     """Logical CPUs that Ray sets aside for a replica."""
     limits: Limits = Limits()
+
+    @field_validator("engine")
+    @classmethod
+    def _installed(cls, engine: str) -> str:
+        if engine != "torch":
+            check_installed()
+        return engine
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> Self:

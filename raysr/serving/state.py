@@ -30,7 +30,9 @@ class ServerState:
     def build(cls, config: ServingConfig) -> "ServerState":
         return cls(
             config=config,
-            watcher=ModelWatcher(config.pool, config.entry, config.chunk_size, config.left_chunks),
+            watcher=ModelWatcher(
+                config.pool, config.entry, config.chunk_size, config.left_chunks, config.engine
+            ),
             workers=Workers(config.threads),
             streams=Places(config.limits.sessions),
             uploads=Places(config.limits.uploads),

@@ -21,7 +21,7 @@ class Passage:
         """Raise :class:`raysr.errors.ConfigError` for phrases that cannot be boosted."""
         model, config = recogniser.model, recogniser.config
         self._fbank = OnlineFbank(config.fbank)
-        self._streamer = Streamer(model, chunk_size, left_chunks)
+        self._streamer = Streamer(model, chunk_size, left_chunks, step=recogniser.step)
         self._slot = self._streamer.join()
         self._decoder = SegmentDecoder(model, config.decode, recogniser.lm, recogniser.tokeniser, phrases)
         self._frame_samples = model.encoder.hop * config.fbank.shift_samples
