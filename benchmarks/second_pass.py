@@ -36,7 +36,7 @@ class Method:
 
 
 ATTENTION: Grid = {"attention_weight": (0.3, 0.5, 0.7), "reverse_weight": (0.0, 0.3, 0.5)}
-LM: Grid = {"lm_weight": (0.8, 1.2, 1.6), "length_bonus": (0.5, 1.5)}
+LM: Grid = {"lm_weight": (1.2, 1.6, 2.0), "length_bonus": (0.5, 1.5)}
 METHODS: Mapping[str, Method] = {
     "greedy": Method("greedy"),
     "prefix_beam": Method("beam"),
@@ -45,7 +45,7 @@ METHODS: Mapping[str, Method] = {
     "joint": Method("joint", grid={"joint_ctc_weight": (0.3, 0.5, 0.7)}),
     "prefix_beam_lm": Method("beam", True, LM),
     "rescoring_lm": Method("rescore", True, {**LM, "attention_weight": (0.3, 0.6)}),
-    "joint_lm": Method("joint", True, {"lm_weight": (0.3, 0.6), "joint_ctc_weight": (0.3, 0.6)}),
+    "joint_lm": Method("joint", True, {"lm_weight": (0.4, 0.8), "joint_ctc_weight": (0.3, 0.6)}),
 }
 
 
