@@ -19,8 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.code import ROOT
-from benchmarks.ipl import RECIPE, WITHOUT_RAY, key
+from benchmarks.ipl import WITHOUT_RAY, key, run_recipe
 from raysr.cli.common import pick_entry
 from raysr.corpus.demo import demo_corpus
 from raysr.corpus.features import FeatureCache
@@ -33,10 +32,6 @@ from raysr.decode.words import best_words
 from raysr.evaluate.calibration import fit, judge, right_words
 from raysr.evaluate.plots import reliability_diagram
 from raysr.evaluate.reliability import Reliability, reliability
-from raysr.ipl.config import read_config
-from raysr.ipl.cycle import run_cycles
-from raysr.ipl.progress import Progress
-from raysr.ipl.run import open_run
 from raysr.pool import Recogniser, load_entry
 from raysr.stream.defaults import CHUNK_SIZE, LEFT_CHUNKS
 
@@ -90,9 +85,7 @@ def main() -> None:
 def trained_pool(work: Path) -> Path:
     """Return the pool of the demo's recipe, carried out in this process if it has not been."""
     folder = work / f"demo-{key(WITHOUT_RAY)}"
-    config = read_config(RECIPE, [f"run.dir={folder.absolute()}", *WITHOUT_RAY])
-    with open_run(config, Progress(quiet=True), [ROOT], use_ray=False) as run:
-        run_cycles(run)
+    run_recipe(work, folder, WITHOUT_RAY)
     return folder / "pool"
 
 

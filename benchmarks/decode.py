@@ -35,8 +35,8 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from benchmarks.code import ROOT, code_hash
-from benchmarks.ipl import RECIPE, WITHOUT_RAY
+from benchmarks.code import code_hash
+from benchmarks.ipl import RECIPE, WITHOUT_RAY, run_recipe
 from benchmarks.textbook_beam import TextbookBeam
 from raysr.corpus.demo import demo_corpus
 from raysr.corpus.features import FeatureCache
@@ -44,10 +44,6 @@ from raysr.decode.hypothesis import BLANK, EOS
 from raysr.decode.language_model import log_prob
 from raysr.decode.ngram import Ngram
 from raysr.decode.prefix_beam import PrefixBeam, PrefixBeamConfig
-from raysr.ipl.config import read_config
-from raysr.ipl.cycle import run_cycles
-from raysr.ipl.progress import Progress
-from raysr.ipl.run import open_run
 from raysr.pool import Pool, load_entry
 from raysr.text.tokeniser import UNKNOWN
 
@@ -100,16 +96,14 @@ def trained_posteriors(work: Path, vocabulary: str, utterances: int) -> tuple[li
     """Return natural-log posteriors (T, V) of test utterances, and the model pool's LM, training what is missing."""
     chosen = [*TRAINING, *WITHOUT_RAY, *VOCABULARIES[vocabulary]]
     folder = work / f"{vocabulary}-{_key(chosen)}"
-    config = read_config(RECIPE, [f"run.dir={folder.absolute()}", *chosen])
-    with open_run(config, Progress(quiet=True), [ROOT], use_ray=False) as run:
-        run_cycles(run)
+    run_recipe(work, folder, chosen)
     entry = Pool(folder / "pool").latest()
     if entry is None:
         raise SystemExit(f"{folder}/pool is empty: remove {folder} to train the model again")
     recogniser = load_entry(entry)
     assert isinstance(recogniser.lm, Ngram)
     parts = list(demo_corpus().tests["clean"])[:utterances]
-    cache = FeatureCache(folder / "features", config.features)
+    cache = FeatureCache(work / "features", recogniser.config.fbank)
     cache.ensure(parts)
     found = []
     with torch.inference_mode():

@@ -96,7 +96,7 @@ def run_first_student(work: Path, seed: int, overrides: Sequence[str]) -> Path:
     """Return the folder of a finished run of cycle 0, which is the same in every arm."""
     chosen = [f"run.seed={seed}", *UPDATES, *overrides, *WITHOUT_RAY, *FIRST_STUDENT]
     folder = work / f"first-{seed}-{key(chosen)}"
-    _run(work, folder, chosen)
+    run_recipe(work, folder, chosen)
     return folder
 
 
@@ -112,7 +112,7 @@ def run_cell(work: Path, arm: str, seed: int, overrides: Sequence[str], first: P
         shutil.copytree(first, partial, symlinks=True)
         (partial / "config.yaml").unlink()  # of the first student; the cell writes its own
         partial.rename(run)
-    _run(work, run, chosen)
+    run_recipe(work, run, chosen)
     last = sorted((run / "cycles").iterdir())[-1]
     partial.mkdir(exist_ok=True)
     for file in (last / "scores.jsonl", run / "config.yaml", run / "report.json"):
@@ -122,11 +122,12 @@ def run_cell(work: Path, arm: str, seed: int, overrides: Sequence[str], first: P
     return cell
 
 
-def _run(work: Path, folder: Path, overrides: Sequence[str]) -> None:
-    """Carry out a run, or what is left of it, in this process."""
+def run_recipe(work: Path, folder: Path, overrides: Sequence[str]) -> None:
+    """Carry out a run of the recipe, or what is left of it, in this process, with the features of ``work``."""
     config = read_config(RECIPE, [f"run.dir={folder.absolute()}", *overrides])
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "features").exists():
+        (work / "features").mkdir(parents=True, exist_ok=True)
         (folder / "features").symlink_to((work / "features").absolute())
     started = time.monotonic()
     with open_run(config, Progress(quiet=True), [ROOT], use_ray=False) as run:

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from benchmarks.ipl import compute_features, run_first_student
+from benchmarks.joined import HISS, RATE
 from raysr.corpus.demo import demo_corpus
 from raysr.corpus.load import load_waveform
 from raysr.pool import Pool, Recogniser, load_entry
@@ -31,11 +32,9 @@ from raysr.stream.defaults import CHUNK_SIZE
 from raysr.stream.events import Event, Final
 from raysr.stream.session import Session
 
-RATE = 16000
 WARM_UP, LONGEST_LOOP = 15, 20  # minutes
 PACKETS = 4  # a chunk
 PAUSE = (0.3, 2.0)  # seconds, between utterances
-HISS = 1e-4  # of full scale: a pause is never digital silence
 
 
 def main() -> None:

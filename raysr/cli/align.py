@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from raysr.corpus.utterance import Utterance
     from raysr.pool import Recogniser
 
-MANIFESTS = (".jsonl", ".json", ".jsonl.gz", ".parquet")
-
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
@@ -68,7 +66,9 @@ def align(
 
 
 def _is_manifest(source: Path) -> bool:
-    return source.is_dir() or source.name.endswith(MANIFESTS)
+    from raysr.corpus.manifest import JSONL, PARQUET
+
+    return source.is_dir() or source.name.endswith((*JSONL, PARQUET))
 
 
 def _items(source: Path) -> "Iterator[tuple[str, Utterance | Path]]":

@@ -18,6 +18,7 @@ from raysr.corpus.records import from_record, to_record
 from raysr.corpus.utterance import Utterance
 from raysr.errors import CorpusError
 
+JSONL, PARQUET = (".jsonl", ".json", ".jsonl.gz"), ".parquet"
 _TRUTH = "truth.jsonl"
 
 
@@ -85,15 +86,15 @@ def open_manifest(path: str | Path | Sequence[str | Path | Utterance]) -> Manife
         return Manifest(_Chain([open_manifest([p] if isinstance(p, Utterance) else p) for p in path]))
     place = places.absolute(path)
     if places.is_folder(place):
-        found = places.children(place, ".parquet")
+        found = places.children(place, PARQUET)
         if not found:
             raise CorpusError(f"{place}: holds no Parquet shards{_below(place)}")
         return Manifest(_Shards(found))
     if not places.is_uri(place) and not os.path.exists(place):
         raise CorpusError(f"{place}: no such manifest")
-    if place.endswith(".parquet"):
+    if place.endswith(PARQUET):
         return Manifest(_Shards([place]))
-    if place.endswith((".jsonl", ".json", ".jsonl.gz")):
+    if place.endswith(JSONL):
         return Manifest(_Jsonl(place))
     raise CorpusError(f"{place}: not a manifest: give a .jsonl file, a .parquet shard or a folder of shards")
 

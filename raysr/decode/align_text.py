@@ -62,10 +62,9 @@ def _tokens(tokeniser: Tokeniser, text: str) -> list[int]:
     if not tokeniser.words(tokens):
         raise CorpusError("the text has no words: give what is said in the audio")
     if UNKNOWN in tokens:
-        unknown = sorted({c for c in text if UNKNOWN in tokeniser.encode(c)})
         raise CorpusError(
-            f"the model's tokeniser does not know {' '.join(unknown)}: write the text with the characters "
-            "that the model was trained on"
+            f"the model's tokeniser does not know {' '.join(tokeniser.unknown(text))}: write the text with the "
+            "characters that the model was trained on"
         )
     return tokens
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from raysr.decode.arpa_file import ArpaFile, opened
 from raysr.decode.hypothesis import BLANK, EOS
 from raysr.decode.ngram_estimate import Level
+from raysr.text.tokeniser import UNKNOWN
 
-UNKNOWN = 1
 NEVER = -99.0
 FLOOR = -20.0
 """The least log10 probability that a file from elsewhere can give, lest anything be impossible."""

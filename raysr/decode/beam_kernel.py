@@ -39,7 +39,8 @@ def read(
     for b in range(len(lengths)):
         for t in range(lengths[b]):
             time = frames_read[b]
-            likely(log_probs[b, t], room.tokens)
+            if log_probs[b, t, BLANK] <= settings.skip_above:
+                likely(log_probs[b, t], room.tokens)
             alive[b] = step(
                 prefixes[b], alive[b], nodes[b, time], log_probs[b, t], time, nothing, settings, room
             )
@@ -231,17 +232,10 @@ def _choose(
             elif settings.lm == ANSWERED:
                 lm = np.float64(answers[k, column])
             if settings.phrases.most > 0:
-                bias, bias_state = walk(phrase_states, phrase_arcs, p.bias_state, token)
-                ended = begins_word[token] and reward[p.bias_state] > 0
-                if ended:
-                    bias += reward[p.bias_state]
-                elif depth[bias_state] > depth[p.bias_state]:
-                    owed = p.owed
-                else:
-                    bias -= p.owed
-                if depth[bias_state] > 0:
-                    repaid = -settings.phrase_lm_share * settings.lm_weight * lm
-                    bias, owed = bias + repaid, owed + repaid
+                repaid = -settings.phrase_lm_share * settings.lm_weight * lm
+                bias, bias_state, owed = _in_phrase(
+                    p, token, repaid, phrase_states, phrase_arcs, reward, depth, begins_word
+                )
             score += settings.lm_weight * lm + bias
             if score > worst:
                 candidate = ranked[_rank(ranked, count, score)]
@@ -252,6 +246,35 @@ def _choose(
                 count = min(count + 1, len(ranked))
         _mark(prefixes, alive, k, work, merged, False)
     return count
+
+
+@compiled
+def _in_phrase(
+    p: Any,
+    token: int,
+    repaid: float,
+    states: Records,
+    arcs: Records,
+    reward: NDArray[np.float64],
+    depth: NDArray[np.int32],
+    begins_word: NDArray[np.bool_],
+) -> tuple[float, int, float]:
+    """Return what ``token`` gains by phrases, the state after it, and what is owed then.
+
+    ``repaid`` is the language model's cost of the token that is repaid within a phrase. What was repaid is kept where
+    the phrase ends with its word, and taken back where the words turn out to be others.
+    """
+    gained, state = walk(states, arcs, p.bias_state, token)
+    owed = 0.0
+    if begins_word[token] and reward[p.bias_state] > 0:
+        gained += reward[p.bias_state]
+    elif depth[state] > depth[p.bias_state]:
+        owed = p.owed
+    else:
+        gained -= p.owed
+    if depth[state] > 0:
+        gained, owed = gained + repaid, owed + repaid
+    return gained, state, owed
 
 
 @compiled

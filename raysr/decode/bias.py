@@ -119,8 +119,8 @@ def _spelt(text: str, boost: float, tokeniser: Tokeniser) -> Phrase:
     if not tokens:
         raise ConfigError(f"phrases: there is no word in {text!r}")
     if UNKNOWN in tokens:
-        unknown = sorted({c for c in normalise(text) if UNKNOWN in tokeniser.encode(c)})
-        raise ConfigError(f"phrases: the model never learned to write {' '.join(unknown)} of {text!r}")
+        unknown = " ".join(tokeniser.unknown(normalise(text)))
+        raise ConfigError(f"phrases: the model never learned to write {unknown} of {text!r}")
     return Phrase(tuple(tokens), boost)
 
 

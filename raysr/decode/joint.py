@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from raysr.decode.bias import ContextBias
 from raysr.decode.hypothesis import EMPTY, Hypothesis
-from raysr.decode.joint_parts import AttentionPart, Bias, CtcPart, FusedPart
+from raysr.decode.joint_parts import AttentionPart, CtcPart, FusedPart
 from raysr.decode.joint_search import JointConfig, JointSearch, Weighted
 from raysr.decode.language_model import LanguageModel
 from raysr.model.decoder import AttentionDecoder
@@ -38,7 +39,7 @@ class JointBeam:
         lengths: Tensor,
         log_probs: Tensor | None = None,
         n: int | None = None,
-        bias: Bias | None = None,
+        bias: ContextBias | None = None,
     ) -> list[list[Hypothesis]]:
         """Return the ``n`` best hypotheses (as many as the beam by default), best first, of each utterance.
 
@@ -70,7 +71,7 @@ class JointBeam:
         log_probs: Tensor | None,
         spoken: Tensor,
         n: int,
-        bias: Bias | None,
+        bias: ContextBias | None,
     ) -> JointSearch:
         memory, lengths, device = memory[spoken], lengths[spoken], memory.device
         weight = self.config.joint_ctc_weight

@@ -8,37 +8,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from raysr.decode.ctc_prefix import CtcPrefixScorer
 from raysr.decode.hypothesis import EOS
-from raysr.decode.language_model import States
+from raysr.decode.language_model import FusedModel, States
 from raysr.model.decoder import SOS, AttentionDecoder
 from raysr.model.mask import valid_frames
-
-
-class FusedModel(Protocol):
-    """What a language model and a list of phrases to prefer have in common, once they have begun."""
-
-    def score(self, states: States, tokens: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        """Return what is added after ``states`` (N,) for each token: (N, V)."""
-        ...
-
-    def advance(self, states: States, tokens: NDArray[np.int64]) -> States:
-        """Return the states (N,) after ``tokens`` (N,) were read in ``states`` (N,)."""
-        ...
-
-    def eos(self, states: States) -> NDArray[np.float32]:
-        """Return what is added (N,) when the sentence ends in ``states`` (N,)."""
-        ...
-
-
-class Bias(FusedModel, Protocol):
-    """Phrases to prefer, others for every utterance: natural-log bonuses in place of probabilities."""
-
-    starts: States
-    """The state (B,) of each utterance at its beginning."""
 
 
 class Part(Protocol):

@@ -35,7 +35,7 @@ class JointConfig(Config):
     pre_beam: int = Field(default=0, ge=0)
     max_length_ratio: float = Field(default=1.0, gt=0)
     end_detection: bool = True
-    lm_weight: float = 0.5
+    lm_weight: float = Field(default=0.5, ge=0)
     length_bonus: float = 0.0
 
 
@@ -72,8 +72,7 @@ class JointSearch:
         self._open.score[:] = 0.0
         self._ended = TokenBeam.empty(len(limits), n, *shape)
         self._ended_of_late = torch.full((len(limits), END_LENGTHS), torch.inf, device=limits.device)
-        falling = config.lm_weight >= 0 or "lm" not in names
-        self._bounded = falling and "bias" not in names
+        self._bounded = "bias" not in names
 
     def step(self) -> None:
         """Extend the open hypotheses by one token each, or end them."""

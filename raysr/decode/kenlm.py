@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from raysr.decode.hypothesis import BLANK, EOS
 from raysr.decode.language_model import States
+from raysr.decode.ngram import LN10
 from raysr.errors import ConfigError, PoolError
+from raysr.text.tokeniser import UNKNOWN
 
-LN10 = float(np.log(10.0))
-UNKNOWN = 1
 ANSWER_BYTES, FEWEST_ROWS = 1 << 26, 16
 
 

@@ -1,4 +1,4 @@
-"""What the prefix beam asks of a language model: states are integers, a question is about many at once."""
+"""What a search asks of a language model: states are integers, a question is about many at once."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -9,17 +9,13 @@ from numpy.typing import NDArray
 States = NDArray[np.int64]
 
 
-class LanguageModel(Protocol):
-    """A model of token sequences whose history is summed up in an integer state."""
+class FusedModel(Protocol):
+    """What a language model and the boosted phrases of a batch have in common, once they have begun."""
 
     vocab_size: int
 
-    def start(self) -> int:
-        """Return the state at the beginning of a sentence."""
-        ...
-
     def score(self, states: States, tokens: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        """Return natural-log probabilities after ``states`` (N,): (N, V), or those of ``tokens`` (N, M)."""
+        """Return natural-log probabilities, or bonuses, after ``states`` (N,): (N, V), or of ``tokens`` (N, M)."""
         ...
 
     def advance(self, states: States, tokens: NDArray[np.int64]) -> States:
@@ -27,7 +23,15 @@ class LanguageModel(Protocol):
         ...
 
     def eos(self, states: States) -> NDArray[np.float32]:
-        """Return the natural-log probability (N,) that the sentence ends in ``states`` (N,)."""
+        """Return the same (N,) of the end of the sentence in ``states`` (N,)."""
+        ...
+
+
+class LanguageModel(FusedModel, Protocol):
+    """A model of token sequences whose history is summed up in an integer state; its scores are probabilities."""
+
+    def start(self) -> int:
+        """Return the state at the beginning of a sentence."""
         ...
 
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 from torch import Tensor
 
 from raysr.decode.alignment import align
+from raysr.decode.bias import ContextBias
 from raysr.decode.decode_config import DecodeConfig
 from raysr.decode.hypothesis import Hypothesis
 from raysr.decode.joint import JointBeam
-from raysr.decode.joint_parts import Bias
 from raysr.decode.language_model import LanguageModel
 from raysr.errors import ConfigError
 from raysr.model.model import AsrModel
@@ -23,7 +23,7 @@ def one_pass(
     lengths: Tensor,
     config: DecodeConfig,
     lm: LanguageModel | None = None,
-    bias: Bias | None = None,
+    bias: ContextBias | None = None,
 ) -> list[list[Hypothesis]]:
     """Return the n-best hypotheses, best first, of encoder output (B, T, D) with valid frames ``lengths`` (B,).
 

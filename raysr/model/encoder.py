@@ -1,7 +1,7 @@
 """What every encoder offers, and the one that is a stack of attention blocks behind subsampling."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +66,10 @@ class Encoder(nn.Module, ABC):
         return 0
 
     def initial_caches(self, slots: int, chunk: Chunk) -> Caches:
-        """Return the caches of ``slots`` streams that have not begun; ``chunk.left`` < 0 has no room yet."""
+        """Return the caches of ``slots`` streams that have not begun; ``chunk.left`` < 0 has no room yet.
+
+        This and :meth:`step` are for encoders with ``streams`` alone: :meth:`context` refuses chunks of the others.
+        """
         raise NotImplementedError
 
     def with_left(self, caches: Caches, frames: int) -> Caches:
@@ -173,4 +176,4 @@ class BlockEncoder(Encoder):
         return self.norm(x), valid, tuple(following)
 
     def _blocks(self) -> list[Block]:
-        return list(self.blocks)  # type: ignore[arg-type]
+        return cast("list[Block]", list(self.blocks))

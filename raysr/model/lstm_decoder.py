@@ -1,7 +1,7 @@
 """The LSTM decoder of Listen, Attend and Spell (Chan et al. 2016), with location-aware attention."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -131,4 +131,4 @@ class LstmDecoder(AttentionDecoder[LstmState]):
         return x.unflatten(0, shape), tuple(hidden), tuple(cell)
 
     def _cells(self) -> Iterator[nn.LSTMCell]:
-        return iter(self.cells)  # type: ignore[arg-type]
+        return cast("Iterator[nn.LSTMCell]", iter(self.cells))

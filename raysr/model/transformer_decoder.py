@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -109,7 +109,7 @@ class TransformerDecoder(AttentionDecoder[TransformerState]):
         return TransformerState(memory, state.mask[utterances], past)
 
     def _blocks(self) -> Iterator[DecoderBlock]:
-        return iter(self.blocks)  # type: ignore[arg-type]
+        return cast("Iterator[DecoderBlock]", iter(self.blocks))
 
 
 def _positioned(memory: Tensor, memory_valid: Tensor) -> tuple[Tensor, Tensor]:

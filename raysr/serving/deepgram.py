@@ -62,7 +62,9 @@ async def _converse(socket: WebSocket, state: ServerState, query: ListenQuery, r
     """Read audio and write results side by side, until the stream was answered to its end."""
     limits = state.config.limits
     try:
-        session = state.session(query.sample_rate, renderer.request_id, query.phrases)
+        session = await state.workers.run(
+            state.session, query.sample_rate, renderer.request_id, query.phrases
+        )
     except ConfigError as error:
         raise Refusal(POLICY, "INVALID_QUERY_PARAMETER", str(error)) from None
     stream = LiveStream(session, state.watcher, state.workers, query.sample_rate, limits.queued_seconds)

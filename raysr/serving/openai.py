@@ -94,7 +94,7 @@ async def _transcribe(state: ServerState, form: FormData) -> Response:
             400, "the field 'file' is missing: attach an audio file", "file", "missing_required_parameter"
         )
     try:
-        session = state.session(16000, str(uuid.uuid4()), _phrases(form))
+        session = await state.workers.run(state.session, 16000, str(uuid.uuid4()), _phrases(form))
     except ConfigError as error:
         raise Refused(400, str(error), "phrases", "invalid_value") from None
     except RaysrError as error:

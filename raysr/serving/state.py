@@ -47,7 +47,10 @@ class ServerState:
         return self.watcher.current
 
     def session(self, rate: int, session_id: str, phrases: Sequence[str] = ()) -> Session:
-        """Return a new session on the model in use; ConfigError for a phrase that it cannot boost."""
+        """Return a new session on the model in use; ConfigError for a phrase that it cannot boost.
+
+        For a worker thread: a thousand phrases take a while.
+        """
         model = self.model()
         return Session(
             model.recogniser,

@@ -121,6 +121,10 @@ class Tokeniser:
         """Return the token ids of a text, without an end token; what the vocabulary lacks becomes id 1."""
         return list(self._processor.encode(text))
 
+    def unknown(self, text: str) -> list[str]:
+        """Return the characters of a text that the vocabulary lacks, sorted."""
+        return sorted({character for character in text if UNKNOWN in self.encode(character)})
+
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of token ids; blanks and ends are silent, unknown pieces show as ``⁇``."""
         return str(self._processor.decode([int(token) for token in tokens]))

@@ -13,7 +13,15 @@ from raysr.decode.greedy import greedy
 from raysr.decode.ngram import Ngram
 from raysr.decode.recognise import DecodeConfig
 from raysr.errors import CorpusError
-from raysr.evaluate.evaluate import Scores, decoding, label_counts, label_wer, score_entry, score_part
+from raysr.evaluate.evaluate import (
+    METHODS,
+    Scores,
+    decoding,
+    label_counts,
+    label_wer,
+    score_entry,
+    score_part,
+)
 from raysr.evaluate.wer import ErrorCounts
 from raysr.ipl.decisions import Decision
 from raysr.model.config import ModelConfig
@@ -98,8 +106,8 @@ def test_the_lm_column_always_searches(method: str) -> None:
     assert decoding(config, "greedy").method == "greedy"
     assert decoding(config, "lm").method == ("beam" if method == "greedy" else method)
     assert decoding(config, "lm").lm_weight == 0.7
-    for column in ("greedy", "lm"):
-        chosen = decoding(config, column)  # type: ignore[arg-type]
+    for column in METHODS:
+        chosen = decoding(config, column)
         assert (chosen.calibration is None) == (chosen.method != method), (
             "it belongs to the decoding it was fitted with"
         )
