@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from raysr.decode.backoff import Integers, Records, walk
 from raysr.decode.beam_records import ANSWERED, NGRAM, Scratch, Settings
+from raysr.decode.bias import in_phrase
 from raysr.decode.compiled import compiled
 from raysr.decode.hypothesis import BLANK
 
@@ -233,7 +234,7 @@ def _choose(
                 lm = np.float64(answers[k, column])
             if settings.phrases.most > 0:
                 repaid = -settings.phrase_lm_share * settings.lm_weight * lm
-                bias, bias_state, owed = _in_phrase(
+                bias, bias_state, owed = in_phrase(
                     p, token, repaid, phrase_states, phrase_arcs, reward, depth, begins_word
                 )
             score += settings.lm_weight * lm + bias
@@ -246,35 +247,6 @@ def _choose(
                 count = min(count + 1, len(ranked))
         _mark(prefixes, alive, k, work, merged, False)
     return count
-
-
-@compiled
-def _in_phrase(
-    p: Any,
-    token: int,
-    repaid: float,
-    states: Records,
-    arcs: Records,
-    reward: NDArray[np.float64],
-    depth: NDArray[np.int32],
-    begins_word: NDArray[np.bool_],
-) -> tuple[float, int, float]:
-    """Return what ``token`` gains by phrases, the state after it, and what is owed then.
-
-    ``repaid`` is the language model's cost of the token that is repaid within a phrase. What was repaid is kept where
-    the phrase ends with its word, and taken back where the words turn out to be others.
-    """
-    gained, state = walk(states, arcs, p.bias_state, token)
-    owed = 0.0
-    if begins_word[token] and reward[p.bias_state] > 0:
-        gained += reward[p.bias_state]
-    elif depth[state] > depth[p.bias_state]:
-        owed = p.owed
-    else:
-        gained -= p.owed
-    if depth[state] > 0:
-        gained, owed = gained + repaid, owed + repaid
-    return gained, state, owed
 
 
 @compiled

@@ -7,12 +7,13 @@ are followed by an Aho-Corasick automaton, so that one may begin inside another.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from raysr.decode.backoff import Automaton, Integers
+from raysr.decode.backoff import Automaton, Integers, Records, walk
+from raysr.decode.compiled import compiled
 from raysr.decode.language_model import States
 from raysr.errors import ConfigError
 from raysr.text.normalise import normalise
@@ -47,6 +48,36 @@ class PhraseTables(NamedTuple):
     def empty(cls) -> "PhraseTables":
         """Return tables of no phrases."""
         return cls(Automaton.empty(), np.zeros(1), np.zeros(1, np.int32), np.zeros(0, np.bool_), 0.0)
+
+
+@compiled
+def in_phrase(
+    p: Any,
+    token: int,
+    repaid: float,
+    states: Records,
+    arcs: Records,
+    reward: NDArray[np.float64],
+    depth: NDArray[np.int32],
+    begins_word: NDArray[np.bool_],
+) -> tuple[float, int, float]:
+    """Return what ``token`` gains a prefix ``p`` by phrases, the state after it, and what is owed then.
+
+    The arrays are those of :class:`PhraseTables`, ``p`` is a record of the prefix beam, and ``repaid`` what of the
+    language model's cost is repaid within a phrase: it is kept where the phrase ends with its word, and taken back
+    where the words turn out to be others.
+    """
+    gained, state = walk(states, arcs, p.bias_state, token)
+    owed = 0.0
+    if begins_word[token] and reward[p.bias_state] > 0:
+        gained += reward[p.bias_state]
+    elif depth[state] > depth[p.bias_state]:
+        owed = p.owed
+    else:
+        gained -= p.owed
+    if depth[state] > 0:
+        gained, owed = gained + repaid, owed + repaid
+    return gained, state, owed
 
 
 class ContextBias:
