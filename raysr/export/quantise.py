@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 from raysr.export.installed import check_installed
 
 OPERATORS = ["MatMul", "Gemm", "LSTM"]
-"""Convolutions stay float: in int8 those of the subsampling take twice as long."""
+"""Convolutions stay float: those of the subsampling are slower in int8."""
 
 
 def quantise(source: Path, target: Path) -> None:
