@@ -9,7 +9,7 @@ from raysr.evaluate.bootstrap import bootstrap, pool_runs
 
 Scored = Mapping[tuple[str, int], Mapping[str, Any]]
 Errors = Sequence[Sequence[int]]
-WHOLE, STREAM = "whole", "chunk16 left4"
+WHOLE, STREAMED = "whole", ("chunk16", "chunk16+4", "chunk12+4")
 
 
 def summarise(scored: Scored) -> dict[str, Any]:
@@ -28,11 +28,10 @@ def summarise(scored: Scored) -> dict[str, Any]:
         for wanted in ("unified", "full_only")
     )
     if unified:
-        results["unified"] = {
-            "chunk16_vs_full_relative": {
-                method: relative(pooled(unified, method, STREAM), pooled(unified, method, WHOLE))
-                for method in ("greedy", "beam")
-            }
+        results["unified_streamed_vs_whole_relative"] = {
+            f"{method} {context}": relative(pooled(unified, method, context), pooled(unified, method, WHOLE))
+            for method in ("greedy", "beam")
+            for context in STREAMED
         }
     if unified and full:
         results["unified_vs_full_only_relative"] = {
@@ -119,8 +118,8 @@ def biasing(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def as_tables(results: Mapping[str, Any]) -> str:
     """Return the results as Markdown; WER in %, mean over seeds."""
     parts = [_encoder_table(results)] if results["encoders"] else []
-    for key in ("chunk16_vs_full_relative", "unified_vs_full_only_relative"):
-        for method, found in (results.get(key) or results.get("unified", {}).get(key, {})).items():
+    for key in ("unified_streamed_vs_whole_relative", "unified_vs_full_only_relative"):
+        for method, found in results.get(key, {}).items():
             parts.append(f"{key} {method}: {found['pooled']} {found['interval']}, by seed {found['by_seed']}")
     if "second_pass" in results:
         parts.append(_method_table(results["second_pass"]))

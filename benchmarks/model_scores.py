@@ -1,6 +1,5 @@
 """What a trained model of a comparison is worth: word errors in every context, latency and size."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,27 +20,30 @@ from raysr.ipl.lm import train_lm
 from raysr.ipl.tuning import TuningConfig, tune
 from raysr.model.model import AsrModel
 from raysr.pool import EntryConfig, Recogniser
-from raysr.stream.defaults import LEFT_CHUNKS
+from raysr.stream.defaults import CHUNK_SIZE, LEFT_CHUNKS, LOOKAHEAD
 from raysr.text.normalise import normalise
 from raysr.text.tokeniser import Tokeniser
 
 
 class Context(NamedTuple):
-    """What a frame attends to: chunks of ``size`` frames and ``left`` chunks before them, -1 being all there is."""
+    """Chunks of ``size`` frames that see ``left`` chunks before and ``ahead`` frames after; -1 is all there is."""
 
     size: int = -1
     left: int = -1
+    ahead: int = 0
 
     def __str__(self) -> str:
         if self.size < 0:
             return "whole"
-        return f"chunk{self.size}" + ("" if self.left < 0 else f" left{self.left}")
+        return f"chunk{self.size}" + (f"+{self.ahead}" if self.ahead else "")
 
 
-SIZES = (1, 4, 8, 16)
-WHOLE, STREAM = Context(), Context(16, LEFT_CHUNKS)
-CONTEXTS = (WHOLE, *(Context(size, left) for size in SIZES[1:] for left in (LEFT_CHUNKS, -1)))
-BEAM_CONTEXTS = (WHOLE, STREAM)
+PAST = 64  # frames, of chunks of any size
+WHOLE, CHUNK16 = Context(), Context(16, PAST // 16)
+STREAM = Context(CHUNK_SIZE, LEFT_CHUNKS, LOOKAHEAD)
+CHUNKS = [Context(size, PAST // size, ahead) for size in (4, 8, 16) for ahead in (0, LOOKAHEAD)]
+CONTEXTS = (WHOLE, *CHUNKS, STREAM)
+BEAM_CONTEXTS = (WHOLE, CHUNK16, CHUNK16._replace(ahead=LOOKAHEAD), STREAM)
 Texts = Sequence[str]
 
 
@@ -63,9 +65,7 @@ class Scorer:
         r = self.recogniser
         features = [self.cache.get(u) for u in utterances]
         model = r.lm if lm else None
-        found = recognise(
-            r.model, r.tokeniser, features, config, model, context.size, context.left, **options
-        )
+        found = recognise(r.model, r.tokeniser, features, config, model, *context, **options)
         return [self._text(nbest) for nbest in found]
 
     def errors(self, utterances: Sequence[Utterance], *args: Any, **options: Any) -> list[int]:
@@ -131,19 +131,15 @@ def score_contexts(
 
 
 def computes(model: AsrModel, context: Context) -> bool:
-    """Return whether the model can be asked for a context."""
+    """Return whether the model can be asked for a context, all of it."""
     try:
-        model.check_chunk(context.size, context.left)
+        return model.check_chunk(*context).ahead == context.ahead
     except ConfigError:
         return False
-    return True
 
 
 def latencies(model: AsrModel) -> Mapping[str, Mapping[str, float]]:
-    """Return the worst and mean algorithmic latency of every chunk size that the model can be asked for."""
-    found = {size: model.latency(size) for size in SIZES if computes(model, Context(size))}
-    return {
-        f"chunk{size}": {"worst": latency.worst_ms, "mean": latency.mean_ms}
-        for size, latency in found.items()
-        if math.isfinite(latency.worst_ms)
-    }
+    """Return the worst and mean algorithmic latency of every context that the model can be asked for in a stream."""
+    asked = [context for context in (Context(1, PAST), *CHUNKS, STREAM) if computes(model, context)]
+    found = {str(context): model.latency(context.size, context.ahead) for context in asked}
+    return {name: {"worst": latency.worst_ms, "mean": latency.mean_ms} for name, latency in found.items()}

@@ -173,8 +173,8 @@ def training_of(cell: Cell, config: RunConfig, scale: float) -> Training:
 
 
 def seeing_all(model: ModelConfig) -> ModelConfig:
-    """Return the model with the whole utterance in its view, and the same weights: causal if it was."""
-    if model.encoder.attention.kind == "full":
+    """Return the model with the whole utterance in its view, and the same weights; ``left``, causal, stays as it is."""
+    if model.encoder.attention.kind in ("full", "left"):
         return model
     attention = AttentionConfig(kind="dynamic", full_context_share=1.0)
     return model.model_copy(update={"encoder": model.encoder.model_copy(update={"attention": attention})})

@@ -31,6 +31,7 @@ def recognise(
     lm: LanguageModel | None = None,
     chunk_size: int = -1,
     left_chunks: int = -1,
+    lookahead: int = 0,
     phrases: Sequence[Mapping[str, float]] | None = None,
 ) -> list[list[Hypothesis]]:
     """Return the n-best hypotheses, best first, of every utterance.
@@ -41,7 +42,7 @@ def recognise(
         features: raw fbank (T, mel_bins) of each utterance; one too short for a frame is taken for silence.
         config: the method and its options.
         lm: a language model for every method but ``greedy``.
-        chunk_size, left_chunks: as of :meth:`AsrModel.encode`; full context by default.
+        chunk_size, left_chunks, lookahead: as of :meth:`AsrModel.encode`; full context by default.
         phrases: of each utterance the phrases that are expected in it, and their boosts: see
             :func:`raysr.decode.bias.bias_of`.
 
@@ -53,7 +54,7 @@ def recognise(
     found: dict[int, list[Hypothesis]] = {}
     with _evaluating(model):
         for indices in _batches([len(f) for f in features], config):
-            out, lengths = _encode(model, [features[i] for i in indices], chunk_size, left_chunks)
+            out, lengths = _encode(model, [features[i] for i in indices], chunk_size, left_chunks, lookahead)
             bias = bias_of([phrases[i] for i in indices], tokeniser) if phrases else None
             found.update(zip(indices, _search(model, out, lengths, config, lm, bias), strict=True))
     return [found[i] for i in range(len(features))]
@@ -66,6 +67,7 @@ def recognise_masked(
     features: Tensor,
     chunk_size: int,
     left_chunks: int,
+    lookahead: int,
     config: DecodeConfig,
     phrases: Mapping[str, float] | None = None,
 ) -> list[Event]:
@@ -76,7 +78,7 @@ def recognise_masked(
     """
     _check_vocabulary(model, tokeniser, lm)
     with _evaluating(model):
-        out, lengths = _encode(model, [features], chunk_size, left_chunks)
+        out, lengths = _encode(model, [features], chunk_size, left_chunks, lookahead)
         decoder = SegmentDecoder(model, config, lm, tokeniser, phrases)
         return [*decoder.push(out[0, : int(lengths[0])]), *decoder.finish()]
 
@@ -109,13 +111,13 @@ def _check_vocabulary(model: AsrModel, tokeniser: Tokeniser, lm: LanguageModel |
 
 
 def _encode(
-    model: AsrModel, features: Sequence[Tensor], chunk_size: int, left_chunks: int
+    model: AsrModel, features: Sequence[Tensor], chunk_size: int, left_chunks: int, lookahead: int
 ) -> tuple[Tensor, Tensor]:
     """Return encoder output (B, T', D) and its lengths (B,) of a batch."""
     device = next(model.parameters()).device
     lengths = torch.tensor([len(f) for f in features], device=device)
     padded = pad_sequence(list(features), batch_first=True).to(device)
-    return model.encode(padded, lengths, chunk_size, left_chunks)
+    return model.encode(padded, lengths, chunk_size, left_chunks, lookahead)
 
 
 def _batches(lengths: Sequence[int], config: DecodeConfig) -> Iterator[list[int]]:

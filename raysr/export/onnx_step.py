@@ -116,7 +116,7 @@ def export_step(
             "raysr.window": str(window),
             "raysr.hop": str(chunk_size * model.encoder.hop),
             "raysr.subsampling": str(model.encoder.hop),
-            "raysr.lookahead": str(model.encoder.lookahead(chunk)),
+            "raysr.delay": str(model.encoder.delay(chunk)),
             "raysr.caches": json.dumps(
                 {t.name: {"shape": t.shape, "dtype": str(t.dtype).removeprefix("torch.")} for t in kept}
             ),

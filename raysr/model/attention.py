@@ -10,21 +10,21 @@ from raysr.model.mask import Chunk
 
 
 class Rotary(NamedTuple):
-    """Rotation of positions 0 .. T-1, each (T, 1, head_dim / 2)."""
+    """Rotation of T positions, each (T, 1, head_dim / 2)."""
 
     cos: Tensor
     sin: Tensor
 
 
-def rotary(frames: int, head_dim: int, device: torch.device) -> Rotary:
-    """Return rotary position embeddings (Su et al. 2021, arXiv:2104.09864).
+def rotary(positions: Tensor, head_dim: int, device: torch.device) -> Rotary:
+    """Return rotary embeddings (Su et al. 2021, arXiv:2104.09864) of ``positions`` (T,), which are on the CPU.
 
     Attention then depends on the distance of two frames only, so a stream may count from any origin. The
     angles are computed in float64: in float32 the angle of frame 10,000 is wrong by 1e-3.
     """
     half = head_dim // 2
     inverse_frequency = 10000.0 ** -(torch.arange(half, dtype=torch.float64) / half)
-    angles = torch.outer(torch.arange(frames, dtype=torch.float64), inverse_frequency).unsqueeze(1)
+    angles = torch.outer(positions.double(), inverse_frequency).unsqueeze(1)
     return Rotary(angles.cos().float().to(device), angles.sin().float().to(device))
 
 
@@ -99,12 +99,13 @@ class SelfAttention(nn.Module):
         )
 
     def step(
-        self, x: Tensor, valid: Tensor, cache: AttentionCache, positions: Rotary
+        self, x: Tensor, valid: Tensor, cache: AttentionCache, positions: Rotary, ahead: int
     ) -> tuple[Tensor, Tensor, AttentionCache]:
-        """Read a chunk (S, c, D), of whose frames those in ``valid`` (S, c) count.
+        """Read a chunk (S, c + ahead, D), of whose frames those in ``valid`` (S, c + ahead) count.
 
-        Return the attention (S, c, D) from the chunk before it by as many chunks as there are to the right,
-        which of those frames count, and the next cache. ``positions`` covers the cache and the chunk.
+        Return the attention of as many frames from the chunk before it by as many chunks as there are to the
+        right, which of those frames count, and the next cache, which the frames ahead do not enter.
+        ``positions`` covers the cache and the chunk.
         """
         query, key, value = self._project(x)
         query, waiting = delay(cache.query, query)
@@ -112,11 +113,12 @@ class SelfAttention(nn.Module):
         value = torch.cat((cache.value, value), dim=1)
         seen = torch.cat((cache.valid, valid), dim=1)  # (S, K)
         size, end = x.shape[1], key.shape[1] - waiting.shape[1]
+        kept = slice(size - ahead, key.shape[1] - ahead)
         # Where no key counts all are seen: a softmax over nothing would be NaN.
         mask = (seen | ~seen.any(dim=1, keepdim=True))[:, None, None]  # (S, 1, 1, K)
         query = rotate(query, Rotary(positions.cos[:end], positions.sin[:end]))
         attended = self.output(_attend(query, rotate(key, positions), value, mask))
-        following = AttentionCache(waiting, key[:, size:], value[:, size:], seen[:, size:])
+        following = AttentionCache(waiting, key[:, kept], value[:, kept], seen[:, kept])
         return attended, seen[:, end - size : end], following
 
     def extend(self, x: Tensor, past: "KeyValue") -> tuple[Tensor, "KeyValue"]:

@@ -38,8 +38,10 @@ class AttentionConfig(Config):
     """How many chunks to the left are seen (with ``left``: frames); -1 is all."""
     right_chunks: int = Field(default=1, ge=1)
     """How many chunks to the right each layer of ``flow`` sees."""
+    min_chunk: int = Field(default=4, ge=1)
+    """The smallest chunk that ``dynamic`` draws: smaller ones cost full context more than they help streams."""
     max_chunk: int = Field(default=25, ge=1)
-    """The largest chunk that ``dynamic`` draws."""
+    """The largest one."""
     full_context_share: float = Field(default=0.5, ge=0, le=1)
     """The share of batches of ``dynamic`` that see the whole utterance."""
     dynamic_left: bool = False
@@ -47,6 +49,8 @@ class AttentionConfig(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> "AttentionConfig":
+        if self.min_chunk > self.max_chunk:
+            raise ValueError(f"min_chunk ({self.min_chunk}) is above max_chunk ({self.max_chunk})")
         if self.dynamic_left and self.kind != "dynamic":
             raise ValueError(f"dynamic_left is for kind dynamic, not {self.kind}")
         if self.dynamic_left and self.left_chunks >= 0:
@@ -67,7 +71,7 @@ class EncoderConfig(Config):
     heads: int = Field(default=4, ge=1)
     feed_forward: int = Field(default=256, ge=1)
     kernel: int = Field(default=11, ge=1)
-    """Width of the Conformer's depthwise convolution, which is causal unless attention is ``full``."""
+    """Width of the Conformer's depthwise convolution: no further right than its chunk; causal with ``left``."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     subsampling: Literal[2, 4, 6, 8] = 4
     subsampling_channels: int = Field(default=32, ge=1)

@@ -19,7 +19,7 @@ def widest_context(attention: AttentionConfig) -> Chunk:
 def sample_context(attention: AttentionConfig, frames: int, generator: torch.Generator | None) -> Chunk:
     """Return the context of a training batch whose longest utterance has ``frames`` encoder frames.
 
-    ``dynamic`` draws it: full with the configured share, else a chunk of U{1..max_chunk} frames that sees
+    ``dynamic`` draws it: full with the configured share, else a chunk of U{min_chunk..max_chunk} frames that sees
     ``left_chunks``, or with ``dynamic_left`` U{0..(frames - 1) // chunk} chunks, to its left. It follows U2
     (Zhang et al. 2020, arXiv:2012.05481), with the share explicit instead of depending on the length of the
     batch. The generator is a CPU one; None draws from torch's global one.
@@ -28,14 +28,18 @@ def sample_context(attention: AttentionConfig, frames: int, generator: torch.Gen
         return widest_context(attention)
     if torch.rand((), generator=generator).item() < attention.full_context_share:
         return FULL_CONTEXT
-    size = _uniform(1, attention.max_chunk, generator)
+    size = _uniform(attention.min_chunk, attention.max_chunk, generator)
     if not attention.dynamic_left:
         return Chunk(size, attention.left_chunks)
     return Chunk(size, _uniform(0, max(frames - 1, 0) // size, generator))
 
 
-def chunk_context(attention: AttentionConfig, chunk_size: int, left_chunks: int) -> Chunk:
-    """Return the mask of chunks of ``chunk_size`` frames; raise :class:`ConfigError` where training forbids it."""
+def chunk_context(attention: AttentionConfig, chunk_size: int, left_chunks: int, lookahead: int) -> Chunk:
+    """Return the mask of chunks of ``chunk_size`` frames; raise :class:`ConfigError` where training forbids it.
+
+    Only models of ``chunk`` and ``dynamic`` attention look ``lookahead`` frames beyond their chunk: ``left`` never
+    sees what is to the right, and ``flow`` has chunks there.
+    """
     if attention.kind == "full":
         raise ConfigError(
             "chunk_size: this model knows full context only; one that streams needs another "
@@ -46,7 +50,8 @@ def chunk_context(attention: AttentionConfig, chunk_size: int, left_chunks: int)
             f"chunk_size: attention kind 'left' sees no frame to the right, so its chunks are of 1 frame "
             f"(got {chunk_size})"
         )
-    return Chunk(chunk_size, left_chunks, _right(attention))
+    ahead = lookahead if attention.kind in ("chunk", "dynamic") else 0
+    return Chunk(chunk_size, left_chunks, _right(attention), ahead)
 
 
 def _right(attention: AttentionConfig) -> int:

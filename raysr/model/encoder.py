@@ -10,7 +10,7 @@ from raysr.errors import ConfigError
 from raysr.model.attention import AttentionCache, Rotary, rotary
 from raysr.model.config import EncoderConfig
 from raysr.model.context import chunk_context, sample_context, widest_context
-from raysr.model.mask import FULL_CONTEXT, Chunk, attention_mask, valid_frames
+from raysr.model.mask import FULL_CONTEXT, Chunk, View, attention_mask, chunk_rows, valid_frames
 from raysr.model.subsampling import Subsampling
 
 Caches = tuple[Any, ...]
@@ -44,10 +44,11 @@ class Encoder(nn.Module, ABC):
     def forward(self, features: Tensor, lengths: Tensor, chunk: Chunk) -> tuple[Tensor, Tensor]:
         """Encode normalised features (B, T, F) into (B, max(T', 1), D) and lengths (B,), which may be 0."""
 
-    def context(self, chunk_size: int, left_chunks: int) -> Chunk:
+    def context(self, chunk_size: int, left_chunks: int, lookahead: int) -> Chunk:
         """Return the context of chunks of ``chunk_size`` frames; raise :class:`ConfigError` if there is none.
 
-        ``chunk_size`` < 0 is the widest context that the encoder was trained with.
+        ``chunk_size`` < 0 is the widest context that the encoder was trained with. Those that could not make
+        use of frames ahead of the chunk have none.
         """
         if chunk_size < 0:
             return FULL_CONTEXT
@@ -61,8 +62,8 @@ class Encoder(nn.Module, ABC):
         """Return the context of a training batch of (B, ``frames``) features."""
         return FULL_CONTEXT
 
-    def lookahead(self, chunk: Chunk) -> int:
-        """Return how many encoder frames after a chunk are read before the chunk's own come out."""
+    def delay(self, chunk: Chunk) -> int:
+        """Return how many encoder frames after a chunk :meth:`step` has read when the chunk's own come out."""
         return 0
 
     def initial_caches(self, slots: int, chunk: Chunk) -> Caches:
@@ -76,17 +77,20 @@ class Encoder(nn.Module, ABC):
         """Return the caches with room for ``frames`` encoder frames to the left of a chunk."""
         return caches
 
-    def step(self, features: Tensor, frames: Tensor, caches: Caches) -> tuple[Tensor, Tensor, Caches]:
-        """Encode a chunk of c frames of each of S streams.
+    def step(
+        self, features: Tensor, frames: Tensor, caches: Caches, ahead: int = 0
+    ) -> tuple[Tensor, Tensor, Caches]:
+        """Encode a chunk of c frames, and of ``ahead`` frames after it that it may see, of each of S streams.
 
         Args:
-            features: normalised, (S, (c - 1) x hop + window, F).
-            frames: (S,), how many of the c frames belong to the stream: c, but at its end fewer, or none
-                while what is inside the encoder is flushed out. What follows them in ``features`` is finite.
+            features: normalised, (S, (c + ahead - 1) x hop + window, F).
+            frames: (S,), how many of the c + ahead frames belong to the stream: all, but at its end fewer, or
+                none while what is inside the encoder is flushed out. What follows them in ``features`` is finite.
             caches: of the S streams.
+            ahead: that of the context.
 
         Returns:
-            Encoder frames (S, c, D), which are those of ``lookahead`` frames ago; (S, c) bool, which of them
+            Encoder frames (S, c, D), which are those of ``delay`` frames ago; (S, c) bool, which of them
             are frames of their stream; the next caches, of the same shapes.
         """
         raise NotImplementedError
@@ -104,12 +108,12 @@ class BlockCache(Protocol):
 class Block(Protocol):
     """One layer of an encoder; its cache is its own business but for the attention's."""
 
-    def __call__(self, x: Tensor, mask: Tensor, valid: Tensor, positions: Rotary) -> Tensor: ...
+    def __call__(self, x: Tensor, view: View, positions: Rotary) -> Tensor: ...
 
     def initial_cache(self, slots: int, chunk: Chunk) -> Any: ...
 
     def step(
-        self, x: Tensor, valid: Tensor, cache: Any, positions: Rotary
+        self, x: Tensor, valid: Tensor, cache: Any, positions: Rotary, ahead: int
     ) -> tuple[Tensor, Tensor, BlockCache]: ...
 
 
@@ -139,23 +143,30 @@ class BlockEncoder(Encoder):
     def forward(self, features: Tensor, lengths: Tensor, chunk: Chunk) -> tuple[Tensor, Tensor]:
         lengths = self.output_frames(lengths)
         x = self.subsampling(features)
-        valid = valid_frames(lengths, x.shape[1])
+        frames = x.shape[1]
+        rows = chunk_rows(frames, chunk)  # (R,)
+        positions = rotary(rows, self.head_dim, x.device)
+        rows = rows.to(x.device)
+        valid = rows < lengths.unsqueeze(1)  # (B, R)
+        if chunk.ahead:
+            x = x[:, rows.clamp(max=frames - 1)]
         x = x.masked_fill(~valid.unsqueeze(-1), 0.0)
-        mask = attention_mask(valid, chunk)
-        positions = rotary(x.shape[1], self.head_dim, x.device)
+        view = View(valid, attention_mask(valid, chunk), chunk)
         for block in self.blocks:
-            x = block(x, mask, valid, positions)
+            x = block(x, view, positions)
+        if chunk.ahead:
+            x = x.unflatten(1, (-1, chunk.width))[:, :, : chunk.size].flatten(1, 2)[:, :frames]
         return self.norm(x), lengths
 
-    def context(self, chunk_size: int, left_chunks: int) -> Chunk:
+    def context(self, chunk_size: int, left_chunks: int, lookahead: int) -> Chunk:
         if chunk_size < 0:
             return widest_context(self.attention)
-        return chunk_context(self.attention, chunk_size, left_chunks)
+        return chunk_context(self.attention, chunk_size, left_chunks, lookahead)
 
     def training_context(self, frames: int, generator: torch.Generator | None) -> Chunk:
         return sample_context(self.attention, self.output_frames(frames), generator)
 
-    def lookahead(self, chunk: Chunk) -> int:
+    def delay(self, chunk: Chunk) -> int:
         return len(self.blocks) * chunk.right * chunk.size
 
     def initial_caches(self, slots: int, chunk: Chunk) -> Caches:
@@ -164,16 +175,20 @@ class BlockEncoder(Encoder):
     def with_left(self, caches: Caches, frames: int) -> Caches:
         return tuple(cache._replace(attention=cache.attention.with_left(frames)) for cache in caches)
 
-    def step(self, features: Tensor, frames: Tensor, caches: Caches) -> tuple[Tensor, Tensor, Caches]:
-        x = self.subsampling(features)  # (S, c, D)
+    def step(
+        self, features: Tensor, frames: Tensor, caches: Caches, ahead: int = 0
+    ) -> tuple[Tensor, Tensor, Caches]:
+        x = self.subsampling(features)  # (S, c + ahead, D)
         valid = valid_frames(frames, x.shape[1])
         x = x.masked_fill(~valid.unsqueeze(-1), 0.0)
-        positions = rotary(caches[0].attention.frames + x.shape[1], self.head_dim, x.device)
+        keys = caches[0].attention.frames + x.shape[1]
+        positions = rotary(torch.arange(keys), self.head_dim, x.device)
         following = []
         for block, cache in zip(self._blocks(), caches, strict=True):
-            x, valid, cache = block.step(x, valid, cache, positions)
+            x, valid, cache = block.step(x, valid, cache, positions, ahead)
             following.append(cache)
-        return self.norm(x), valid, tuple(following)
+        size = x.shape[1] - ahead
+        return self.norm(x[:, :size]), valid[:, :size], tuple(following)
 
     def _blocks(self) -> list[Block]:
         return cast("list[Block]", list(self.blocks))

@@ -113,8 +113,10 @@ class LstmEncoder(Encoder):
         zeros = self.norm.weight.new_zeros(slots, len(self.norm.weight))
         return tuple(LstmCache(zeros.clone(), zeros.clone()) for _ in self.layers)
 
-    def step(self, features: Tensor, frames: Tensor, caches: Caches) -> tuple[Tensor, Tensor, Caches]:
-        x = self.subsampling(features)  # (S, c, D)
+    def step(
+        self, features: Tensor, frames: Tensor, caches: Caches, ahead: int = 0
+    ) -> tuple[Tensor, Tensor, Caches]:
+        x = self.subsampling(features)  # (S, c, D): nothing is ahead, as in its contexts
         valid = valid_frames(frames, x.shape[1])
         following = []
         for layer, cache in zip(cast("Iterable[LstmLayer]", self.layers), caches, strict=True):

@@ -84,40 +84,51 @@ class AsrModel(nn.Module):
         """Return how many encoder frames T' come of ``frames`` fbank frames: see :class:`Encoder`."""
         return self.encoder.output_frames(frames)
 
-    def latency(self, chunk: int) -> Latency:
+    def latency(self, chunk: int, lookahead: int = 0) -> Latency:
         """Return the algorithmic latency of streaming in chunks of ``chunk`` encoder frames.
 
-        It includes the look-ahead of chunk-flow, and is infinite for an encoder that does not stream, and for
+        It includes the look-ahead, chunk-flow's too, and is infinite for an encoder that does not stream, and for
         full context (< 0): those wait for the end of the utterance.
         """
         encoder = self.encoder
         if chunk < 0 or not encoder.streams:
             return Latency(math.inf, math.inf)
         frame_ms = encoder.hop * FRAME_SHIFT_MS
-        lookahead = encoder.lookahead(self.check_chunk(chunk, 0)) * frame_ms
-        last = (encoder.window - 1) * FRAME_SHIFT_MS + FRAME_WINDOW_MS + lookahead
+        context = self.check_chunk(chunk, 0, lookahead)
+        beyond = (context.ahead + encoder.delay(context)) * frame_ms
+        last = (encoder.window - 1) * FRAME_SHIFT_MS + FRAME_WINDOW_MS + beyond
         first = (chunk - 1) * frame_ms + last
         return Latency(worst_ms=first, mean_ms=(first + last) / 2)
 
     def encode(
-        self, features: Tensor, lengths: Tensor, chunk_size: int = -1, left_chunks: int = -1
+        self,
+        features: Tensor,
+        lengths: Tensor,
+        chunk_size: int = -1,
+        left_chunks: int = -1,
+        lookahead: int = 0,
     ) -> Encoded:
         """Encode raw fbank (B, T, mel_bins) with lengths (B,).
 
         ``chunk_size`` < 0 is the widest context of training, which is full but for the attention kinds
         ``left``, ``chunk`` and ``flow``; > 0 masks the attention to chunks of that many output frames and
-        ``left_chunks`` chunks to their left (< 0: all), which is what streaming computes. T' is
-        ``output_frames(T)``, 0 when T is shorter than one window.
+        ``left_chunks`` chunks to their left (< 0: all), each with ``lookahead`` frames after it, which is what
+        streaming computes. T' is ``output_frames(T)``, 0 when T is shorter than one window.
         """
-        chunk = self.check_chunk(chunk_size, left_chunks)
+        chunk = self.check_chunk(chunk_size, left_chunks, lookahead)
         out, out_lengths = self.encoder(self.normalise(features), lengths, chunk)
         return Encoded(out[:, : self.output_frames(features.shape[1])], out_lengths)
 
-    def check_chunk(self, chunk_size: int, left_chunks: int) -> Chunk:
-        """Return the context to use; raise :class:`ConfigError` for one that this model cannot compute."""
+    def check_chunk(self, chunk_size: int, left_chunks: int, lookahead: int = 0) -> Chunk:
+        """Return the context to use; raise :class:`ConfigError` for one that this model cannot compute.
+
+        Models that could not make use of a look-ahead (kinds ``left``, ``flow``, ``lstm``) have none.
+        """
         if chunk_size == 0:
             raise ConfigError("chunk_size: 0 is no chunk; give a number of frames, or -1 for full context")
-        return self.encoder.context(chunk_size, left_chunks)
+        if lookahead < 0:
+            raise ConfigError(f"lookahead: a number of frames, 0 or more (got {lookahead})")
+        return self.encoder.context(chunk_size, left_chunks, lookahead)
 
     def ctc_log_probs(self, out: Tensor) -> Tensor:
         """(B, T', D) -> log-probabilities (B, T', V), float32."""

@@ -9,13 +9,14 @@ from torch.utils import _pytree as pytree
 
 from raysr.errors import ConfigError
 from raysr.model.encoder import Caches
+from raysr.model.mask import Chunk
 from raysr.model.model import AsrModel
 
 
 class StreamingStep(Protocol):
     """Encodes one chunk of each of N streams: what :meth:`Encoder.step` does, of raw fbank.
 
-    It takes fbank (N, (c - 1) x hop + window, mel_bins), how many frames of each chunk belong to its stream
+    It takes fbank (N, (c + ahead - 1) x hop + window, mel_bins), how many of those frames belong to each stream
     (N,) and the caches; it returns (N, c, D), which of those are frames of their stream (N, c) bool, and the
     next caches.
     """
@@ -26,26 +27,29 @@ class StreamingStep(Protocol):
 class EncoderStep(nn.Module):
     """The step of a model's own encoder."""
 
-    def __init__(self, model: AsrModel) -> None:
+    def __init__(self, model: AsrModel, chunk: Chunk) -> None:
         super().__init__()
         self.model = model
+        self.ahead = chunk.ahead
 
     def forward(self, features: Tensor, frames: Tensor, caches: Caches) -> tuple[Tensor, Tensor, Caches]:
-        return self.model.encoder.step(self.model.normalise(features), frames, caches)
+        return self.model.encoder.step(self.model.normalise(features), frames, caches, self.ahead)
 
 
 class Streamer:
     """Encodes streams in chunks of ``chunk_size`` encoder frames that see ``left_chunks`` chunks to the left.
 
+    They also see ``lookahead`` frames after them, which are computed anew in the next chunk.
+
     Streams join, leave and begin again by slot, each at its own time; :meth:`step` computes the next chunk of
     all that have one in one batch, and what comes out of a stream does not depend on the others. Of T fbank
     frames pushed in any split, ``step`` and ``finish`` together return ``model.output_frames(T)`` encoder
-    frames, equal to ``model.encode(features, lengths, chunk_size, left_chunks)``.
+    frames, equal to ``model.encode(features, lengths, chunk_size, left_chunks, lookahead)``.
 
-    A chunk is computed as soon as its window of (chunk_size - 1) x hop + window frames is there (67 of them
-    for 16 at rate 4); the next window begins chunk_size x hop frames later. With chunk-flow its frames come
-    out ``lookahead`` encoder frames later. The last chunk may be shorter; frames that fill no window of their
-    own after it give no output.
+    A chunk is computed as soon as its window of (chunk_size + lookahead - 1) x hop + window frames is there (67
+    of them for 16 and none ahead at rate 4); the next window begins chunk_size x hop frames later. With
+    chunk-flow its frames come out ``delay`` encoder frames later. The last chunk may be shorter; frames that
+    fill no window of their own after it give no output.
 
     A slot holds fewer frames than one window beside what was pushed and not yet computed, and caches of fixed
     size; with ``left_chunks`` < 0 the keys and values grow with the longest stream, without bound.
@@ -58,6 +62,7 @@ class Streamer:
         left_chunks: int,
         slots: int = 1,
         step: StreamingStep | None = None,
+        lookahead: int = 0,
     ) -> None:
         """Raise :class:`ConfigError` where the model, which must be in eval mode, cannot stream.
 
@@ -65,12 +70,12 @@ class Streamer:
         """
         if chunk_size < 0:
             raise ConfigError(f"chunk_size: a stream needs chunks of 1 frame or more (got {chunk_size})")
-        self.chunk = model.check_chunk(chunk_size, left_chunks)
+        self.chunk = model.check_chunk(chunk_size, left_chunks, lookahead)
         self.hop = chunk_size * model.encoder.hop
-        self.window = (chunk_size - 1) * model.encoder.hop + model.encoder.window
-        self.lookahead = model.encoder.lookahead(self.chunk)
+        self.window = (self.chunk.width - 1) * model.encoder.hop + model.encoder.window
+        self.delay = model.encoder.delay(self.chunk)
         self._model = model
-        self._step: StreamingStep = EncoderStep(model) if step is None else step
+        self._step: StreamingStep = EncoderStep(model, self.chunk) if step is None else step
         self._nothing = model.cmvn_mean.new_zeros(0, model.config.mel_bins)
         self._features = [self._nothing] * slots
         self._steps = [0] * slots
@@ -118,7 +123,7 @@ class Streamer:
             rest = self._features[slot][self.hop :]
             # A clone, so that what is left of a long push does not keep all of it in memory.
             self._features[slot] = rest.clone() if len(rest) < self.window else rest
-        return self._encode(ready, windows, self.chunk.size)
+        return self._encode(ready, windows, self.chunk.width)
 
     @torch.inference_mode()
     def finish(self, slot: int) -> Tensor:
@@ -126,13 +131,13 @@ class Streamer:
         self._check(slot)
         features = self._features[slot]
         outs = [self._model.cmvn_mean.new_zeros(0, self._model.config.encoder.dim)]
-        while frames := min(self._model.output_frames(len(features)), self.chunk.size):
+        while frames := min(self._model.output_frames(len(features)), self.chunk.width):
             window = F.pad(features[: self.window], (0, 0, 0, max(self.window - len(features), 0)))
             outs.append(self._encode([slot], window.unsqueeze(0), frames)[slot])
             features = features[self.hop :]
         if self._steps[slot] > 0:
             silence = self._nothing.new_zeros(1, self.window, self._nothing.shape[1])
-            for _ in range(self.lookahead // self.chunk.size):
+            for _ in range(self.delay // self.chunk.size):
                 outs.append(self._encode([slot], silence, 0)[slot])
         self.reset(slot)
         return torch.cat(outs)

@@ -8,7 +8,7 @@ from raysr.model.attention import AttentionCache, Rotary, SelfAttention, delay
 from raysr.model.config import EncoderConfig
 from raysr.model.encoder import BlockEncoder
 from raysr.model.layers import FeedForward
-from raysr.model.mask import Chunk
+from raysr.model.mask import Chunk, View
 
 
 class TransformerCache(NamedTuple):
@@ -29,8 +29,8 @@ class TransformerBlock(nn.Module):
         self.feed_forward = FeedForward(config.dim, config.feed_forward, config.dropout)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, mask: Tensor, valid: Tensor, positions: Rotary) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x), mask, positions))
+    def forward(self, x: Tensor, view: View, positions: Rotary) -> Tensor:
+        x = x + self.dropout(self.attention(self.attention_norm(x), view.mask, positions))
         return x + self.feed_forward(x)
 
     def initial_cache(self, slots: int, chunk: Chunk) -> TransformerCache:
@@ -39,10 +39,10 @@ class TransformerBlock(nn.Module):
         return TransformerCache(self.attention.initial_cache(slots, chunk), waiting)
 
     def step(
-        self, x: Tensor, valid: Tensor, cache: TransformerCache, positions: Rotary
+        self, x: Tensor, valid: Tensor, cache: TransformerCache, positions: Rotary, ahead: int
     ) -> tuple[Tensor, Tensor, TransformerCache]:
         attended, valid, attention = self.attention.step(
-            self.attention_norm(x), valid, cache.attention, positions
+            self.attention_norm(x), valid, cache.attention, positions, ahead
         )
         x, waiting = delay(cache.waiting, x)
         x = x + self.dropout(attended)

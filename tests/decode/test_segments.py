@@ -183,9 +183,9 @@ def test_recognising_leaves_a_model_in_training_as_it_was() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_masked_recording_gives_the_finals_of_its_encoder_frames(method: str) -> None:
     features = 10 * torch.randn(400, 80, generator=torch.Generator().manual_seed(3))
-    events = recognise_masked(MODEL, TOKENISER, LM, features, 4, 2, config(method))
+    events = recognise_masked(MODEL, TOKENISER, LM, features, 4, 2, 1, config(method))
     with torch.inference_mode():
-        encoded = MODEL.encode(features[None], torch.tensor([400]), 4, 2)
+        encoded = MODEL.encode(features[None], torch.tensor([400]), 4, 2, 1)
     decoder = SegmentDecoder(MODEL, config(method), LM, TOKENISER)
     pushed = [e for piece in encoded.out[0].split(4) for e in decoder.push(piece)] + decoder.finish()
     assert finals(pushed) == finals(events)
@@ -201,7 +201,7 @@ def test_phrases_are_boosted_for_their_utterance_alone(method: str) -> None:
     assert times > text_of(TOKENISER, plain[0][0].tokens).split().count("ann")
     assert boosted[0][0].bias == pytest.approx(times * 9.0 * len(TOKENISER.encode("ann")), abs=1e-3)
     assert [h.tokens for h in boosted[1]] == [h.tokens for h in plain[1]]
-    events = recognise_masked(MODEL, TOKENISER, LM, features[0], 4, 2, config(method), {"ann": 9.0})
+    events = recognise_masked(MODEL, TOKENISER, LM, features[0], 4, 2, 1, config(method), {"ann": 9.0})
     assert "ann" in " ".join(final.text for final in finals(events)).split()
 
 

@@ -131,7 +131,7 @@ def test_a_file_tells_a_runtime_all_it_needs(exported: Callable[[str], Exported]
     about = session.get_modelmeta().custom_metadata_map
     layout = json.loads(about["raysr.caches"])
     chunk, window, hop = (int(about[f"raysr.{key}"]) for key in ("chunk", "window", "hop"))
-    delay = int(about["raysr.lookahead"])
+    delay = int(about["raysr.delay"])
     assert names(session.get_inputs()) == ["features", "frames", *(f"cache.{name}" for name in layout)]
     assert names(session.get_outputs())[:3] == ["out", "valid", "log_probs"]
     assert not [shape for shape in layout.values() if 0 in shape["shape"]]

@@ -23,15 +23,15 @@ def drawn(frames: int, draws: int, **attention: Any) -> list[Chunk]:
 
 
 def test_sampled_chunks_cover_their_range_and_the_share_of_full_context() -> None:
-    contexts = drawn(60, 2000, max_chunk=5, left_chunks=2)
+    contexts = drawn(60, 2000, min_chunk=2, max_chunk=5, left_chunks=2)
     chunked = [chunk for chunk in contexts if chunk != FULL_CONTEXT]
     assert 0.45 < len(chunked) / len(contexts) < 0.55
-    assert set(chunked) == {Chunk(size, 2) for size in (1, 2, 3, 4, 5)}
+    assert set(chunked) == {Chunk(size, 2) for size in (2, 3, 4, 5)}
 
 
 @pytest.mark.parametrize("frames", [0, 1, 2, 7, 12])
 def test_dynamic_left_reaches_every_context_up_to_the_whole_utterance(frames: int) -> None:
-    contexts = drawn(frames, 2000, max_chunk=8, full_context_share=0, dynamic_left=True)
+    contexts = drawn(frames, 2000, min_chunk=1, max_chunk=8, full_context_share=0, dynamic_left=True)
     last = max(frames - 1, 0)
     assert set(contexts) == {Chunk(size, left) for size in range(1, 9) for left in range(last // size + 1)}
 
@@ -70,6 +70,27 @@ def test_a_model_is_asked_for_the_contexts_it_was_trained_with(
     else:
         with pytest.raises(ConfigError, match=f"chunk_size: .*{attention['kind']}"):
             model.check_chunk(8, 4)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "ahead"),
+    [
+        ({"attention": {"kind": "dynamic"}}, 3),
+        ({"attention": {"kind": "chunk"}}, 3),
+        ({"attention": {"kind": "flow"}}, 0),
+        ({"attention": {"kind": "left"}}, 0),
+        ({"kind": "lstm"}, 0),
+    ],
+)
+def test_models_look_ahead_that_can_make_use_of_it(
+    make_model: MakeModel, encoder: dict[str, Any], ahead: int
+) -> None:
+    model = make_model(**encoder)
+    assert model.check_chunk(1, 4, 3).ahead == ahead
+    assert model.check_chunk(-1, 4, 3).ahead == 0
+    assert model.latency(1, 3).worst_ms - model.latency(1).worst_ms == 40 * ahead
+    with pytest.raises(ConfigError, match=r"lookahead.*-1"):
+        model.check_chunk(1, 4, -1)
 
 
 def test_left_attention_streams_frame_by_frame(make_model: MakeModel) -> None:

@@ -140,6 +140,8 @@ def test_whole_utterances_take_for_ever(make_model: MakeModel, encoder: dict[str
         ({"attention": {"left_chunks": 3, "dynamic_left": True}}, "left_chunks"),
         ({"head": 4}, "heads"),
         ({"attention": {"max_chunks": 4}}, "max_chunk"),
+        ({"attention": {"min_chunk": 8, "max_chunk": 4}}, "min_chunk"),
+        ({"attention": {"kind": "dynamic"}, "kernel": 8}, "odd"),
     ],
 )
 def test_a_model_that_cannot_be_built_is_refused_by_its_configuration(

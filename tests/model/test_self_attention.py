@@ -40,7 +40,7 @@ def test_equals_the_definition_and_does_not_depend_on_the_origin(first: int) -> 
     torch.manual_seed(0)
     attention, x = SelfAttention(dim=16, heads=2), torch.randn(1, 9, 16)
     mask = chunk_mask(9, Chunk(2, 1))
-    out = attention(x, mask[None, None], rotary(9, 8, x.device))
+    out = attention(x, mask[None, None], rotary(torch.arange(9), 8, x.device))
     torch.testing.assert_close(out[0], reference(attention, x[0], mask, first), atol=1e-5, rtol=0)
 
 
@@ -54,13 +54,13 @@ def test_without_a_mask_no_step_sees_the_next() -> None:
 def test_rotation_stays_exact_after_hours() -> None:
     frames, half = 400_000, 4
     x = torch.randn(1, frames, 1, 2 * half)
-    positions = rotary(frames, 2 * half, x.device)
+    positions = rotary(torch.arange(frames), 2 * half, x.device)
     late = rotate(x, positions)[0, -3:]
     expected = turned(x[0, -3:], frames - 3)
     torch.testing.assert_close(late.double(), expected, atol=1e-5, rtol=0)
 
 
 def test_a_shorter_tensor_takes_the_last_positions() -> None:
-    x, positions = torch.randn(1, 3, 2, 8), rotary(10, 8, torch.device("cpu"))
+    x, positions = torch.randn(1, 3, 2, 8), rotary(torch.arange(10), 8, torch.device("cpu"))
     last = Rotary(positions.cos[7:], positions.sin[7:])
     assert rotate(x, positions).equal(rotate(x, last))

@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 
 from raysr.errors import ConfigError
 from raysr.model.encoder import Caches
+from raysr.model.mask import Chunk
 from raysr.model.model import AsrModel
 from raysr.model.streaming import EncoderStep, Streamer
 
@@ -38,9 +39,12 @@ def features_of(frames: int, seed: int = 0) -> Tensor:
     return torch.randn(frames, 32, generator=torch.Generator().manual_seed(seed))
 
 
-def masked(model: AsrModel, features: Tensor, chunk_size: int, left_chunks: int) -> Tensor:
+def masked(
+    model: AsrModel, features: Tensor, chunk_size: int, left_chunks: int, lookahead: int = 0
+) -> Tensor:
+    context = chunk_size, left_chunks, lookahead
     with torch.no_grad():
-        return model.encode(features[None], torch.tensor([len(features)]), chunk_size, left_chunks).out[0]
+        return model.encode(features[None], torch.tensor([len(features)]), *context).out[0]
 
 
 def chunk_of(encoder: dict[str, Any], chunk_size: int) -> int:
@@ -106,39 +110,44 @@ def live(streamer: Streamer, utterances: list[Tensor], random: Random) -> list[T
     lengths=st.lists(st.integers(0, 90), min_size=1, max_size=5),
     chunk_size=st.integers(1, 25),
     left_chunks=st.integers(-1, 4),
+    lookahead=st.integers(0, 9),
     rate=st.sampled_from([2, 4, 6, 8]),
     random=st.randoms(use_true_random=True),
 )
-@example(lengths=[0, 1, 6, 7, 67, 68], chunk_size=16, left_chunks=4, rate=4, random=Random(0))
-@example(lengths=[90, 0, 1, 60], chunk_size=1, left_chunks=0, rate=2, random=Random(1))
+@example(lengths=[0, 1, 6, 7, 67, 68], chunk_size=16, left_chunks=4, lookahead=0, rate=4, random=Random(0))
+@example(lengths=[90, 0, 1, 60], chunk_size=1, left_chunks=0, lookahead=0, rate=2, random=Random(1))
+@example(lengths=[67, 70, 71, 82], chunk_size=16, left_chunks=1, lookahead=4, rate=4, random=Random(2))
 def test_streams_that_come_and_go_equal_the_masked_full_forward(
     make_model: MakeModel,
     encoder: dict[str, Any],
     lengths: list[int],
     chunk_size: int,
     left_chunks: int,
+    lookahead: int,
     rate: int,
     random: Random,
 ) -> None:
     model = make_model(subsampling=rate, **encoder)
     chunk_size = chunk_of(encoder, chunk_size)
     utterances = [features_of(length, seed) for seed, length in enumerate(lengths)]
-    streamer = Streamer(model, chunk_size, left_chunks, slots=3)
+    streamer = Streamer(model, chunk_size, left_chunks, slots=3, lookahead=lookahead)
     for utterance, out in zip(utterances, live(streamer, utterances, random), strict=True):
         assert len(out) == model.output_frames(len(utterance))
-        torch.testing.assert_close(out, masked(model, utterance, chunk_size, left_chunks), atol=1e-5, rtol=0)
+        expected = masked(model, utterance, chunk_size, left_chunks, lookahead)
+        torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["dynamic", "flow"])
+@pytest.mark.parametrize(("kind", "lookahead"), [("dynamic", 0), ("dynamic", 3), ("flow", 0)])
 @pytest.mark.parametrize("chunk_size", range(1, 26))
 def test_every_chunk_and_left_context_equals_the_masked_full_forward(
-    make_model: MakeModel, kind: str, chunk_size: int
+    make_model: MakeModel, kind: str, lookahead: int, chunk_size: int
 ) -> None:
     model = make_model(attention={"kind": kind})
     features = features_of(230)
     for left_chunks in (-1, 0, 1, 2, 60):
-        expected = masked(model, features, chunk_size, left_chunks)
-        streamed = stream(Streamer(model, chunk_size, left_chunks), features, cuts=[1, 50, 51, 140])
+        expected = masked(model, features, chunk_size, left_chunks, lookahead)
+        streamer = Streamer(model, chunk_size, left_chunks, lookahead=lookahead)
+        streamed = stream(streamer, features, cuts=[1, 50, 51, 140])
         torch.testing.assert_close(streamed, expected, atol=1e-5, rtol=0)
 
 
@@ -157,11 +166,21 @@ def test_a_chunk_is_encoded_as_soon_as_its_window_is_there(make_model: MakeModel
     assert {slot: len(out) for slot, out in streamer.step().items()} == {early: 16}
 
 
+def test_a_chunk_waits_for_the_frames_ahead_of_it(make_model: MakeModel) -> None:
+    streamer = Streamer(make_model(), chunk_size=16, left_chunks=4, lookahead=2)
+    slot = streamer.join()
+    streamer.push(slot, features_of(74))
+    assert streamer.step() == {}
+    streamer.push(slot, features_of(1))
+    assert len(streamer.step()[slot]) == 16
+    assert len(streamer.finish(slot)) == 2
+
+
 def test_chunk_flow_comes_out_a_look_ahead_later(make_model: MakeModel) -> None:
     model = make_model(layers=3, attention={"kind": "flow", "right_chunks": 2})
     streamer = Streamer(model, chunk_size=4, left_chunks=1)
     slot, counts = streamer.join(), []
-    assert streamer.lookahead == 3 * 2 * 4
+    assert streamer.delay == 3 * 2 * 4
     for push in range(9):
         streamer.push(slot, features_of(16, seed=push))
         counts += [len(out) for out in streamer.step().values()]
@@ -170,7 +189,7 @@ def test_chunk_flow_comes_out_a_look_ahead_later(make_model: MakeModel) -> None:
 
 @pytest.mark.parametrize("encoder", ENCODERS, ids=str)
 def test_what_a_stream_takes_does_not_grow(make_model: MakeModel, encoder: dict[str, Any]) -> None:
-    streamer = Streamer(make_model(**encoder), chunk_of(encoder, 4), left_chunks=2, slots=3)
+    streamer = Streamer(make_model(**encoder), chunk_of(encoder, 4), left_chunks=2, slots=3, lookahead=2)
     slots, sizes = [streamer.join(), streamer.join()], []
     for push in range(40):
         for slot in slots[: 1 + push % 2]:
@@ -259,7 +278,7 @@ def test_another_step_can_take_the_place_of_the_encoder(
             return out, valid, following
 
     features, chunk_size = features_of(101), chunk_of(encoder, 3)
-    streamed = stream(Streamer(model, chunk_size, 2, step=Spy(model)), features, [20])
+    streamed = stream(Streamer(model, chunk_size, 2, step=Spy(model, Chunk(chunk_size, 2))), features, [20])
     assert streamed.equal(stream(Streamer(model, chunk_size, 2), features, [60]))
     assert all(before == after == shapes[0][0] for before, after in shapes)
 
