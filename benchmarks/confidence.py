@@ -32,8 +32,8 @@ from raysr.decode.words import best_words
 from raysr.evaluate.calibration import fit, judge, right_words
 from raysr.evaluate.plots import reliability_diagram
 from raysr.evaluate.reliability import Reliability, reliability
+from raysr.model.chunking import CHUNKING
 from raysr.pool import Recogniser, load_entry
-from raysr.stream.defaults import CHUNK_SIZE, LEFT_CHUNKS
 
 Nbest = Sequence[Hypothesis]
 GREY = "#7f7f7f"  # readable on a page of either colour
@@ -108,10 +108,7 @@ def segments(
     r, features = recogniser, [cache.get(u) for u in utterances]
     if not in_chunks:
         return [[nbest] for nbest in recognise(r.model, r.tokeniser, features, r.config.decode, r.lm)]
-    events = (
-        recognise_masked(r.model, r.tokeniser, r.lm, f, CHUNK_SIZE, LEFT_CHUNKS, r.config.decode)
-        for f in features
-    )
+    events = (recognise_masked(r.model, r.tokeniser, r.lm, f, *CHUNKING, r.config.decode) for f in features)
     return [[event.nbest for event in found if isinstance(event, Final)] for found in events]
 
 

@@ -44,7 +44,7 @@ def real_time_factors(
 
 def stream(model: AsrModel, features: Tensor) -> None:
     """Encode an utterance chunk by chunk."""
-    streamer = Streamer(model, STREAM.size, STREAM.left, lookahead=STREAM.ahead)
+    streamer = Streamer(model, *STREAM)
     slot = streamer.join()
     streamer.push(slot, features)
     while streamer.step():

@@ -27,8 +27,8 @@ from benchmarks.ipl import compute_features, run_first_student
 from benchmarks.joined import HISS, RATE
 from raysr.corpus.demo import demo_corpus
 from raysr.corpus.load import load_waveform
+from raysr.model.chunking import CHUNKING
 from raysr.pool import Pool, Recogniser, load_entry
-from raysr.stream.defaults import CHUNK_SIZE
 from raysr.stream.events import Event, Final
 from raysr.stream.session import Session
 
@@ -131,7 +131,7 @@ class Stream:
 def chunk_samples(recogniser: Recogniser) -> int:
     """Return the samples between one step of the encoder and the next."""
     hop = recogniser.model.encoder.hop
-    return CHUNK_SIZE * hop * recogniser.config.fbank.shift_samples
+    return CHUNKING.size * hop * recogniser.config.fbank.shift_samples
 
 
 def loop_minutes(minutes: int, warm_up: int) -> float:

@@ -18,9 +18,9 @@ from raysr.evaluate.wer import score
 from raysr.ipl.config import RunConfig
 from raysr.ipl.lm import train_lm
 from raysr.ipl.tuning import TuningConfig, tune
+from raysr.model.chunking import CHUNKING
 from raysr.model.model import AsrModel
 from raysr.pool import EntryConfig, Recogniser
-from raysr.stream.defaults import CHUNK_SIZE, LEFT_CHUNKS, LOOKAHEAD
 from raysr.text.normalise import normalise
 from raysr.text.tokeniser import Tokeniser
 
@@ -40,10 +40,11 @@ class Context(NamedTuple):
 
 PAST = 64  # frames, of chunks of any size
 WHOLE, CHUNK16 = Context(), Context(16, PAST // 16)
-STREAM = Context(CHUNK_SIZE, LEFT_CHUNKS, LOOKAHEAD)
-CHUNKS = [Context(size, PAST // size, ahead) for size in (4, 8, 16) for ahead in (0, LOOKAHEAD)]
-CONTEXTS = (WHOLE, *CHUNKS, STREAM)
-BEAM_CONTEXTS = (WHOLE, CHUNK16, CHUNK16._replace(ahead=LOOKAHEAD), STREAM)
+STREAM = Context(*CHUNKING)
+AHEAD = [Context(4, PAST // 4, 4), STREAM, CHUNK16._replace(ahead=4)]
+CHUNKS = [Context(4, PAST // 4), Context(8, PAST // 8), CHUNK16, *AHEAD]
+CONTEXTS = (WHOLE, *CHUNKS)
+BEAM_CONTEXTS = (WHOLE, CHUNK16, *AHEAD[1:])
 Texts = Sequence[str]
 
 
@@ -140,6 +141,6 @@ def computes(model: AsrModel, context: Context) -> bool:
 
 def latencies(model: AsrModel) -> Mapping[str, Mapping[str, float]]:
     """Return the worst and mean algorithmic latency of every context that the model can be asked for in a stream."""
-    asked = [context for context in (Context(1, PAST), *CHUNKS, STREAM) if computes(model, context)]
+    asked = [context for context in (Context(1, PAST), *CHUNKS) if computes(model, context)]
     found = {str(context): model.latency(context.size, context.ahead) for context in asked}
     return {name: {"worst": latency.worst_ms, "mean": latency.mean_ms} for name, latency in found.items()}

@@ -3,12 +3,12 @@
 pip install -e '.[onnx]'
 python -m benchmarks.onnx_step --json results/onnx_step.json
 
-A step is the encoder and the CTC head over one chunk of every stream of a batch. The engines take turns at the same
-real windows; times are CPU time of one thread, the median over the rounds, and a ratio is the median of the rounds'
-ratios. Words are counted on the demo's tests, each utterance a stream, encoded by every engine and searched alike. The
-large model is untrained: it has speed only. `int8_vs_fp32` sums up the step of one stream in chunks of 16, which is
-what a session of the endpoint computes: how many times as fast int8 is, and the most that it costs in any WER, in
-points.
+A step is the encoder and the CTC head over one chunk of every stream of a batch; chunks are written with their
+look-ahead, in frames. The engines take turns at the same real windows; times are CPU time of one thread, the median
+over the rounds, and a ratio is the median of the rounds' ratios. Words are counted on the demo's tests, each utterance
+a stream, encoded by every engine and searched alike. The large model is untrained: it has speed only. `int8_vs_fp32`
+sums up the step of one stream that is cut as the endpoint cuts it: how many times as fast int8 is, and the most that it
+costs in any WER, in points.
 """
 
 import argparse
@@ -36,14 +36,14 @@ from raysr.decode.prefix_beam import PrefixBeam
 from raysr.export.engine import OnnxStep
 from raysr.export.onnx_step import export_step
 from raysr.export.quantise import quantise
+from raysr.model.chunking import CHUNKING, Chunking
 from raysr.model.config import EncoderConfig, ModelConfig
 from raysr.model.encoder import Caches
 from raysr.model.model import AsrModel
 from raysr.model.streaming import EncoderStep, Streamer, StreamingStep
 from raysr.pool import Recogniser
-from raysr.stream.defaults import LEFT_CHUNKS
 
-CHUNKS = (16, 4)
+CUTS = {"8+8": CHUNKING, "16": Chunking(16, 4, 0)}
 SLOTS = (1, 8, 32)
 SETS = ("clean", "music")
 ENGINES = ("torch", "fp32", "int8")
@@ -95,13 +95,13 @@ def measure(recogniser: Recogniser, tests: Tests, folder: Path, rounds: int) -> 
     features = {name: [cache.get(u) for u in part] for name, part in tests.items()}
     model = recogniser.model
     trained: dict[str, Any] = {"parameters": parameters(model)}
-    for chunk in CHUNKS:
-        engines = engines_of(model, chunk, folder)
-        trained[f"chunk{chunk}"] = {
-            "step": speed(model, engines, chunk, features["clean"], rounds),
+    for cut, chunking in CUTS.items():
+        engines = engines_of(model, chunking, folder)
+        trained[cut] = {
+            "step": speed(model, engines, chunking, features["clean"], rounds),
             "wer": {
                 name: {
-                    engine: wers(part, heard(recogniser, step, chunk, features[name]))
+                    engine: wers(part, heard(recogniser, step, chunking, features[name]))
                     for engine, step in engines.items()
                 }
                 for name, part in tests.items()
@@ -109,20 +109,21 @@ def measure(recogniser: Recogniser, tests: Tests, folder: Path, rounds: int) -> 
         }
     torch.manual_seed(0)
     large = AsrModel(ModelConfig(encoder=LARGE), model.vocab_size).eval()
-    steps = speed(large, engines_of(large, CHUNKS[0], folder), CHUNKS[0], features["clean"], rounds)
+    cut, chunking = next(iter(CUTS.items()))
+    steps = speed(large, engines_of(large, chunking, folder), chunking, features["clean"], rounds)
     return {
         "trained": trained,
-        "large": {"parameters": parameters(large), f"chunk{CHUNKS[0]}": {"step": steps}},
-        "int8_vs_fp32": verdict(trained[f"chunk{CHUNKS[0]}"]),
+        "large": {"parameters": parameters(large), cut: {"step": steps}},
+        "int8_vs_fp32": verdict(trained[cut]),
     }
 
 
-def engines_of(model: AsrModel, chunk: int, folder: Path) -> Engines:
+def engines_of(model: AsrModel, chunking: Chunking, folder: Path) -> Engines:
     """Export the model's step and return every engine of it."""
-    export_step(model, chunk, LEFT_CHUNKS, folder / "step.onnx")
+    export_step(model, chunking, folder / "step.onnx")
     quantise(folder / "step.onnx", folder / "step.int8.onnx")
     return {
-        "torch": TorchStep(model),
+        "torch": TorchStep(model, model.check_chunk(*chunking)),
         "fp32": OnnxStep(folder / "step.onnx"),
         "int8": OnnxStep(folder / "step.int8.onnx"),
     }
@@ -130,26 +131,25 @@ def engines_of(model: AsrModel, chunk: int, folder: Path) -> Engines:
 
 @torch.inference_mode()
 def speed(
-    model: AsrModel, engines: Engines, chunk: int, features: Sequence[Tensor], rounds: int
+    model: AsrModel, engines: Engines, chunking: Chunking, features: Sequence[Tensor], rounds: int
 ) -> dict[str, Any]:
     """Return the milliseconds of a step and the ratios, by slots."""
-    window = (chunk - 1) * model.encoder.hop + model.encoder.window
+    chunk = model.check_chunk(*chunking)
+    window = (chunk.width - 1) * model.encoder.hop + model.encoder.window
     windows = torch.cat(list(features)).unfold(0, window, window).transpose(1, 2)  # (N, window, mel_bins)
     found = {}
     for slots in SLOTS:
-        caches = dict.fromkeys(
-            engines, model.encoder.initial_caches(slots, model.check_chunk(chunk, LEFT_CHUNKS))
-        )
-        frames = torch.full((slots,), chunk)
+        caches = dict.fromkeys(engines, model.encoder.initial_caches(slots, chunk))
+        frames = torch.full((slots,), chunk.width)
         taken: dict[str, list[float]] = {name: [] for name in engines}
-        for number in range(LEFT_CHUNKS + rounds):
+        for number in range(chunk.left + rounds):
             chosen = (torch.arange(slots) + number * slots) % len(windows)
             heard = windows[chosen].contiguous()
             for name, step in engines.items():
                 started = time.process_time()
                 _, _, caches[name] = step(heard, frames, caches[name])
                 taken[name].append(time.process_time() - started)
-        settled = {name: times[LEFT_CHUNKS:] for name, times in taken.items()}
+        settled = {name: times[chunk.left :] for name, times in taken.items()}
         found[str(slots)] = {
             "ms": {name: round(1000 * statistics.median(times), 3) for name, times in settled.items()},
             **{
@@ -163,11 +163,11 @@ def speed(
 
 
 def heard(
-    recogniser: Recogniser, step: StreamingStep, chunk: int, features: Sequence[Tensor]
+    recogniser: Recogniser, step: StreamingStep, chunking: Chunking, features: Sequence[Tensor]
 ) -> dict[str, list[str]]:
     """Return the texts of utterances that are streamed through ``step``, greedy and by the prefix beam."""
     r = recogniser
-    streamer = Streamer(r.model, chunk, LEFT_CHUNKS, slots=max(SLOTS), step=step)
+    streamer = Streamer(r.model, *chunking, slots=max(SLOTS), step=step)
     found: dict[str, list[str]] = {"greedy": [], "beam": []}
     for first in range(0, len(features), max(SLOTS)):
         outs = encode(streamer, features[first : first + max(SLOTS)])
@@ -226,17 +226,17 @@ def as_table(results: Mapping[str, Any]) -> str:
         "| Model | Chunk | Streams | torch, ms | onnx | int8 | torch / onnx | torch / int8 | onnx / int8 |",
         "|---" * 9 + "|",
     ]
-    for model, chunk in product(("trained", "large"), CHUNKS):
-        steps = results[model].get(f"chunk{chunk}", {}).get("step", {})
+    for model, cut in product(("trained", "large"), CUTS):
+        steps = results[model].get(cut, {}).get("step", {})
         lines += [
-            f"| {model} | {chunk} | {slots} {_cells(step['ms'], ENGINES)} {_cells(step, RATIOS)} |"
+            f"| {model} | {cut} | {slots} {_cells(step['ms'], ENGINES)} {_cells(step, RATIOS)} |"
             for slots, step in steps.items()
         ]
     lines += ["", "| WER % | Chunk | torch | onnx | onnx-int8 |", "|---" * 5 + "|"]
-    for chunk, name, search in product(CHUNKS, SETS, ("greedy", "beam")):
-        engines = results["trained"][f"chunk{chunk}"]["wer"][name]
+    for cut, name, search in product(CUTS, SETS, ("greedy", "beam")):
+        engines = results["trained"][cut]["wer"][name]
         lines.append(
-            f"| {name}, {search} | {chunk} | {' | '.join(f'{engines[e][search]:.2f}' for e in ENGINES)} |"
+            f"| {name}, {search} | {cut} | {' | '.join(f'{engines[e][search]:.2f}' for e in ENGINES)} |"
         )
     return "\n".join([*lines, "", f"int8 against float32: {dict(results['int8_vs_fp32'])}"])
 

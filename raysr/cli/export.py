@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from raysr.cli.common import ModelOption, pick_entry
-from raysr.stream.defaults import CHUNK_SIZE, LEFT_CHUNKS
+from raysr.model.chunking import CHUNKING, Chunking
 
 
 def register(app: typer.Typer) -> None:
@@ -20,8 +20,9 @@ def export(
     ],
     out: Annotated[Path, typer.Argument(help="The folder for step.onnx and the tokeniser.")],
     model: ModelOption = "latest",
-    chunk: int = typer.Option(CHUNK_SIZE, help="Encoder frames that a step reads at a time."),
-    left: int = typer.Option(LEFT_CHUNKS, help="Chunks of the past that they attend to."),
+    chunk: int = typer.Option(CHUNKING.size, help="Encoder frames that a step recognises at a time."),
+    left: int = typer.Option(CHUNKING.left, help="Chunks of the past that they attend to."),
+    lookahead: int = typer.Option(CHUNKING.lookahead, help="Frames beyond them that a step reads too."),
     int8: bool = typer.Option(False, "--int8", help="Also write step.int8.onnx, with int8 weights."),
 ) -> None:
     """Write a model's streaming step as ONNX, with its caches as inputs and outputs.
@@ -35,5 +36,5 @@ def export(
         entry = Pool(source.absolute().parent).get(source.absolute().name)
     else:
         entry = pick_entry(source, model)
-    for file in export_entry(entry, out, chunk, left, int8):
+    for file in export_entry(entry, out, Chunking(chunk, left, lookahead), int8):
         typer.echo(file)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from raysr.cli.common import ModelOption, Overrides, PoolOption
-from raysr.stream.defaults import LEFT_CHUNKS
+from raysr.model.chunking import CHUNKING
 
 
 def register(app: typer.Typer) -> None:
@@ -22,11 +22,14 @@ def transcribe(
     pool: PoolOption,
     model: ModelOption = "latest",
     chunk: int = typer.Option(
-        16,
+        CHUNKING.size,
         help="Recognise as a stream would, so many 40 ms frames at a time; -1 hears the whole file at once.",
     ),
     left_chunks: int = typer.Option(
-        LEFT_CHUNKS, min=-1, help="Chunks of the past the model may look at; -1 for all."
+        CHUNKING.left, min=-1, help="Chunks of the past the model may look at; -1 for all."
+    ),
+    lookahead: int = typer.Option(
+        CHUNKING.lookahead, min=0, help="Frames beyond a chunk the model may look at."
     ),
     phrase: Annotated[
         list[str] | None,
@@ -36,7 +39,7 @@ def transcribe(
 ) -> None:
     """Transcribe an audio file on this machine, without Ray.
 
-    With `--chunk 16` the text is the one that the endpoint gives for a live stream of the same audio.
+    The text is the one that the endpoint gives for a live stream of the same audio, unless `--chunk` is -1.
 
     Example: `raysr transcribe meeting.wav --pool runs/demo/pool`
     """
@@ -64,6 +67,7 @@ def transcribe(
         features,
         chunk,
         left_chunks,
+        lookahead,
         recogniser.config.decode,
         read_phrases(phrase or [], recogniser.config.decode.phrase_boost),
     )

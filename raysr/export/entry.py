@@ -12,15 +12,14 @@ from raysr.export.engine import OnnxStep
 from raysr.export.installed import check_installed
 from raysr.export.onnx_step import check_context, export_step
 from raysr.export.quantise import quantise
+from raysr.model.chunking import Chunking
 from raysr.pool import TOKENISER, Entry, Pool, load_entry
 
 STEP, STEP_INT8 = "step.onnx", "step.int8.onnx"
 OnnxEngine = Literal["onnx", "onnx-int8"]
 
 
-def export_entry(
-    entry: Entry, folder: Path, chunk_size: int, left_chunks: int, int8: bool = False
-) -> list[Path]:
+def export_entry(entry: Entry, folder: Path, chunking: Chunking, int8: bool = False) -> list[Path]:
     """Write the entry's step, with ``int8`` also that with int8 weights, and its tokeniser; return the files.
 
     Raises:
@@ -29,7 +28,7 @@ def export_entry(
     """
     check_installed()
     recogniser = load_entry(entry)
-    check_context(recogniser.model, chunk_size, left_chunks)
+    check_context(recogniser.model, chunking)
     about = {
         "raysr.entry": entry.name,
         "raysr.weights": entry.weights_hash,
@@ -38,7 +37,7 @@ def export_entry(
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder, prefix=".export-") as partial:
         files = [Path(partial) / STEP]
-        export_step(recogniser.model, chunk_size, left_chunks, files[0], about)
+        export_step(recogniser.model, chunking, files[0], about)
         if int8:
             files.append(Path(partial) / STEP_INT8)
             quantise(files[0], files[1])
@@ -46,14 +45,14 @@ def export_entry(
         return [file.replace(folder / file.name) for file in files]
 
 
-def load_step(entry: Entry, chunk_size: int, left_chunks: int, engine: OnnxEngine) -> OnnxStep:
+def load_step(entry: Entry, chunking: Chunking, engine: OnnxEngine) -> OnnxStep:
     """Return the entry's step in onnxruntime.
 
     It is exported in a process of its own: that takes seconds of Python, in which streams would wait.
     Raises what :func:`export_entry` does.
     """
     with TemporaryDirectory() as folder:
-        task = _Task(entry.path, Path(folder), chunk_size, left_chunks, engine == "onnx-int8")
+        task = _Task(entry.path, Path(folder), chunking, engine == "onnx-int8")
         for _, answer in run_in_workers(_export, [task], 1):
             if isinstance(answer, WorkerDied):
                 raise PoolError(f"pool entry {entry.path}: its export to ONNX was killed, perhaps for memory")
@@ -63,11 +62,10 @@ def load_step(entry: Entry, chunk_size: int, left_chunks: int, engine: OnnxEngin
 class _Task(NamedTuple):
     entry: Path
     folder: Path
-    chunk_size: int
-    left_chunks: int
+    chunking: Chunking
     int8: bool
 
 
 def _export(task: _Task) -> None:
     entry = Pool(task.entry.parent).get(task.entry.name)
-    export_entry(entry, task.folder, task.chunk_size, task.left_chunks, task.int8)
+    export_entry(entry, task.folder, task.chunking, task.int8)

@@ -14,11 +14,12 @@ from torch.utils import _pytree as pytree
 
 from raysr.errors import ConfigError
 from raysr.export.installed import check_installed
+from raysr.model.chunking import Chunking
 from raysr.model.encoder import Caches
 from raysr.model.mask import Chunk
 from raysr.model.model import AsrModel
 
-FORMAT = 1
+FORMAT = 2
 OPSET = 20
 FOLDED = 1 << 26
 """The largest constant that is computed at export, in bytes."""
@@ -46,25 +47,23 @@ def cache_tensors(caches: Caches) -> list[CacheTensor]:
     ]
 
 
-def check_context(model: AsrModel, chunk_size: int, left_chunks: int) -> Chunk:
+def check_context(model: AsrModel, chunking: Chunking) -> Chunk:
     """Return the context of an export; raise :class:`ConfigError` where the model has no step of fixed shapes."""
-    if chunk_size < 0:
-        raise ConfigError(f"chunk_size: an exported step needs chunks of 1 frame or more (got {chunk_size})")
-    if left_chunks < 0:
+    if chunking.size < 0:
         raise ConfigError(
-            f"left_chunks: an exported step has caches of fixed size, so 0 chunks or more (got {left_chunks})"
+            f"chunk_size: an exported step needs chunks of 1 frame or more (got {chunking.size})"
         )
-    return model.check_chunk(chunk_size, left_chunks)
+    if chunking.left < 0:
+        raise ConfigError(
+            f"left_chunks: an exported step has caches of fixed size, so 0 chunks or more (got {chunking.left})"
+        )
+    return model.check_chunk(*chunking)
 
 
 def export_step(
-    model: AsrModel,
-    chunk_size: int,
-    left_chunks: int,
-    path: Path,
-    about: Mapping[str, str] | None = None,
+    model: AsrModel, chunking: Chunking, path: Path, about: Mapping[str, str] | None = None
 ) -> None:
-    """Write the step of a model in eval mode over chunks of ``chunk_size`` encoder frames.
+    """Write the step of a model in eval mode over streams cut like this.
 
     Inputs: ``features`` (S, window, mel_bins) raw fbank, ``frames`` (S,) int64, and a ``cache.…`` for each
     tensor of the caches. Outputs: ``out`` (S, c, D), ``valid`` (S, c) bool, ``log_probs`` (S, c, V) where the
@@ -74,20 +73,20 @@ def export_step(
     Raises :class:`ConfigError` where the packages are missing or the model cannot stream so.
     """
     check_installed()
-    chunk = check_context(model, chunk_size, left_chunks)
+    chunk = check_context(model, chunking)
     caches = model.encoder.initial_caches(2, chunk)
     tensors = cache_tensors(caches)
     kept = [tensor for tensor in tensors if not tensor.empty]
     leaves = [
         leaf for leaf, tensor in zip(pytree.tree_leaves(caches), tensors, strict=True) if not tensor.empty
     ]
-    window = (chunk_size - 1) * model.encoder.hop + model.encoder.window
+    window = (chunk.width - 1) * model.encoder.hop + model.encoder.window
     features = torch.zeros(2, window, model.config.mel_bins)
     slots = torch.export.Dim("slots", min=1)
     with torch.inference_mode(False), torch.no_grad(), _quiet():
         program = torch.onnx.export(
-            _FlatStep(model, caches).eval(),
-            (features, torch.full((2,), chunk_size), *leaves),
+            _FlatStep(model, caches, chunk.ahead).eval(),
+            (features, torch.full((2,), chunk.width), *leaves),
             input_names=["features", "frames", *(f"cache.{tensor.name}" for tensor in kept)],
             output_names=[
                 *("out", "valid", *(["log_probs"] if model.ctc is not None else [])),
@@ -111,10 +110,11 @@ def export_step(
         {
             "raysr.format": str(FORMAT),
             "raysr.vocabulary": str(model.vocab_size),
-            "raysr.chunk": str(chunk_size),
-            "raysr.left": str(left_chunks),
+            "raysr.chunk": str(chunk.size),
+            "raysr.left": str(chunk.left),
+            "raysr.lookahead": str(chunk.ahead),
             "raysr.window": str(window),
-            "raysr.hop": str(chunk_size * model.encoder.hop),
+            "raysr.hop": str(chunk.size * model.encoder.hop),
             "raysr.subsampling": str(model.encoder.hop),
             "raysr.delay": str(model.encoder.delay(chunk)),
             "raysr.caches": json.dumps(
@@ -128,9 +128,9 @@ def export_step(
 class _FlatStep(nn.Module):
     """The step with its caches as a flat list without the empty ones, and with CTC log-probabilities."""
 
-    def __init__(self, model: AsrModel, caches: Caches) -> None:
+    def __init__(self, model: AsrModel, caches: Caches, ahead: int) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.ahead = model, ahead
         leaves, self.tree = pytree.tree_flatten(caches)
         self.kept = [leaf.numel() > 0 for leaf in leaves]
         self.shapes = [leaf.shape[1:] for leaf in leaves]
@@ -143,7 +143,7 @@ class _FlatStep(nn.Module):
             for kept, shape, dtype in zip(self.kept, self.shapes, self.dtypes, strict=True)
         ]
         out, valid, following = self.model.encoder.step(
-            self.model.normalise(features), frames, pytree.tree_unflatten(leaves, self.tree)
+            self.model.normalise(features), frames, pytree.tree_unflatten(leaves, self.tree), self.ahead
         )
         scores = () if self.model.ctc is None else (self.model.ctc_log_probs(out),)
         leaves = pytree.tree_leaves(following)

@@ -60,9 +60,9 @@ class Streamer:
         model: AsrModel,
         chunk_size: int,
         left_chunks: int,
+        lookahead: int = 0,
         slots: int = 1,
         step: StreamingStep | None = None,
-        lookahead: int = 0,
     ) -> None:
         """Raise :class:`ConfigError` where the model, which must be in eval mode, cannot stream.
 

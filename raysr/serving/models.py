@@ -10,6 +10,7 @@ import numpy as np
 
 from raysr.errors import PoolError
 from raysr.export.entry import load_step
+from raysr.model.chunking import Chunking
 from raysr.pool import Entry, Pool, Recogniser, load_entry
 from raysr.serving.settings import Engine
 from raysr.stream.session import Session
@@ -32,7 +33,7 @@ class ModelWatcher:
     Args:
         pool: folder of the pool.
         entry: serve this entry only; None follows the newest.
-        chunk_size, left_chunks: how the model will be stepped.
+        chunking: how streams will be cut.
         engine: what runs its encoder.
     """
 
@@ -40,8 +41,7 @@ class ModelWatcher:
         self,
         pool: str,
         entry: str | None,
-        chunk_size: int,
-        left_chunks: int,
+        chunking: Chunking,
         engine: Engine = "torch",
     ) -> None:
         self.current: ServedModel | None = None
@@ -50,7 +50,7 @@ class ModelWatcher:
         self._seen: dict[str, int] | None = None
         self._pool = pool
         self._entry = entry
-        self._chunks = chunk_size, left_chunks
+        self._chunking = chunking
         self._engine: Engine = engine
 
     def poll(self) -> bool:
@@ -106,7 +106,7 @@ class ModelWatcher:
         try:
             recogniser = load_entry(entry)
             if self._engine != "torch":
-                recogniser.step = load_step(entry, *self._chunks, self._engine)
+                recogniser.step = load_step(entry, self._chunking, self._engine)
             self._warm(recogniser)
         except Exception as error:
             # Whatever is wrong with a new entry, the model in use goes on serving.
@@ -118,8 +118,7 @@ class ModelWatcher:
 
     def _warm(self, recogniser: Recogniser) -> None:
         """Recognise a second of noise: the first client does not wait, and a broken model is found here."""
-        chunk_size, left_chunks = self._chunks
-        session = Session(recogniser, chunk_size=chunk_size, left_chunks=left_chunks)
+        session = Session(recogniser, chunking=self._chunking)
         session.push(np.random.default_rng(0).normal(0, 0.01, 16000).astype(np.float32))
         session.finish()
 

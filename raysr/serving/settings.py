@@ -7,7 +7,7 @@ from pydantic import Field, field_validator
 
 from raysr.config import Config, apply_overrides
 from raysr.export.installed import check_installed
-from raysr.stream.defaults import CHUNK_SIZE, LEFT_CHUNKS
+from raysr.model.chunking import CHUNKING, Chunking
 
 Engine = Literal["torch", "onnx", "onnx-int8"]
 
@@ -42,10 +42,12 @@ class ServingConfig(Config):
     """The model pool to serve from: the folder that a run publishes its students to."""
     entry: str | None = None
     """Serve this pool entry and no other; None follows the newest good one."""
-    chunk_size: int = Field(default=CHUNK_SIZE, ge=1)
+    chunk_size: int = Field(default=CHUNKING.size, ge=1)
     """Encoder frames (40 ms each) recognised at a time: smaller answers sooner, larger hears more context."""
-    left_chunks: int = Field(default=LEFT_CHUNKS, ge=0)
+    left_chunks: int = Field(default=CHUNKING.left, ge=0)
     """Chunks of the past that the encoder attends to; many more than training saw make long recordings worse."""
+    lookahead: int = Field(default=CHUNKING.lookahead, ge=0)
+    """Encoder frames beyond the chunk that are awaited and computed with it, for the words at its end."""
     engine: Engine = "torch"
     """What runs the encoder: torch, or onnxruntime with float32 or int8 weights (`pip install 'raysr[onnx]'`)."""
     poll_seconds: float = Field(default=1.0, gt=0)
@@ -56,6 +58,11 @@ class ServingConfig(Config):
     cpus_per_replica: float = Field(default=1.0, ge=0)
     """Logical CPUs that Ray sets aside for a replica."""
     limits: Limits = Limits()
+
+    @property
+    def chunking(self) -> Chunking:
+        """Return how streams are cut."""
+        return Chunking(self.chunk_size, self.left_chunks, self.lookahead)
 
     @field_validator("engine")
     @classmethod

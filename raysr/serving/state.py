@@ -30,9 +30,7 @@ class ServerState:
     def build(cls, config: ServingConfig) -> "ServerState":
         return cls(
             config=config,
-            watcher=ModelWatcher(
-                config.pool, config.entry, config.chunk_size, config.left_chunks, config.engine
-            ),
+            watcher=ModelWatcher(config.pool, config.entry, config.chunking, config.engine),
             workers=Workers(config.threads),
             streams=Places(config.limits.sessions),
             uploads=Places(config.limits.uploads),
@@ -57,8 +55,7 @@ class ServerState:
             rate=rate,
             version=model.version,
             session_id=session_id,
-            chunk_size=self.config.chunk_size,
-            left_chunks=self.config.left_chunks,
+            chunking=self.config.chunking,
             phrases=read_phrases(phrases, model.recogniser.config.decode.phrase_boost),
         )
 

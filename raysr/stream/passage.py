@@ -8,6 +8,7 @@ import torch
 from raysr.audio.fbank import OnlineFbank
 from raysr.decode.events import Event
 from raysr.decode.segments import SegmentDecoder
+from raysr.model.chunking import Chunking
 from raysr.model.streaming import Streamer
 from raysr.pool import Recogniser
 
@@ -15,13 +16,11 @@ from raysr.pool import Recogniser
 class Passage:
     """16 kHz samples in, segment events out; times count from the passage's own beginning."""
 
-    def __init__(
-        self, recogniser: Recogniser, chunk_size: int, left_chunks: int, phrases: Mapping[str, float]
-    ) -> None:
+    def __init__(self, recogniser: Recogniser, chunking: Chunking, phrases: Mapping[str, float]) -> None:
         """Raise :class:`raysr.errors.ConfigError` for phrases that cannot be boosted."""
         model, config = recogniser.model, recogniser.config
         self._fbank = OnlineFbank(config.fbank)
-        self._streamer = Streamer(model, chunk_size, left_chunks, step=recogniser.step)
+        self._streamer = Streamer(model, *chunking, step=recogniser.step)
         self._slot = self._streamer.join()
         self._decoder = SegmentDecoder(model, config.decode, recogniser.lm, recogniser.tokeniser, phrases)
         self._frame_samples = model.encoder.hop * config.fbank.shift_samples

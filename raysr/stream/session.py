@@ -8,8 +8,8 @@ from raysr.audio.resample import Resampler
 from raysr.decode import events as decoded
 from raysr.decode.segments import boostable
 from raysr.decode.words import Word
+from raysr.model.chunking import CHUNKING, Chunking
 from raysr.pool import Recogniser
-from raysr.stream.defaults import CHUNK_SIZE, LEFT_CHUNKS
 from raysr.stream.events import Event, Final, Partial
 from raysr.stream.passage import Passage
 
@@ -27,7 +27,7 @@ class Session:
         recogniser: a loaded pool entry; :meth:`adopt` brings a newer one in while the session runs.
         rate: of the samples pushed, in Hz.
         version, session_id: names that the events carry.
-        chunk_size, left_chunks: encoder frames recognised at a time, and chunks of the past they attend to.
+        chunking: encoder frames recognised at a time, and what they see beside themselves.
         phrases: those expected, and their boosts. ConfigError for one that cannot be boosted; a newer model does
             without those that it cannot.
     """
@@ -39,14 +39,13 @@ class Session:
         rate: int = 16000,
         version: str = "",
         session_id: str = "",
-        chunk_size: int = CHUNK_SIZE,
-        left_chunks: int = LEFT_CHUNKS,
+        chunking: Chunking = CHUNKING,
         phrases: Mapping[str, float] | None = None,
     ) -> None:
         self.id = session_id
         self.version = version
         self._recogniser = recogniser
-        self._chunks = chunk_size, left_chunks
+        self._chunking = chunking
         self._phrases = dict(phrases or {})
         self._source_rate = rate
         self._rate = recogniser.config.fbank.sample_rate
@@ -138,7 +137,7 @@ class Session:
 
     def _begin(self, first: int) -> None:
         """Open a passage whose first sample is number ``first`` of the session."""
-        self._passage = Passage(self._recogniser, *self._chunks, self._phrases)
+        self._passage = Passage(self._recogniser, self._chunking, self._phrases)
         self._offset = self._boundary = self._recent_start = first
         self._recent = np.zeros(0, np.float32)
         self._speaking = False

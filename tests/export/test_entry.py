@@ -17,13 +17,14 @@ from raysr.decode.greedy import greedy
 from raysr.errors import ConfigError, PoolError
 from raysr.export.engine import OnnxStep
 from raysr.export.entry import export_entry, load_step
+from raysr.model.chunking import Chunking
 from raysr.model.streaming import Streamer, StreamingStep
 from raysr.pool import Entry, Pool, Recogniser
 from raysr.stream.events import Final, transcript
 from raysr.stream.session import Session
 from raysr.text.tokeniser import Tokeniser
 
-CHUNK, LEFT = 16, 4
+CUT = Chunking(12, 4, 3)
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +36,13 @@ def entry(tmp_path_factory: pytest.TempPathFactory, recogniser: Recogniser) -> E
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory, entry: Entry) -> Path:
     folder = tmp_path_factory.mktemp("exported") / "new"
-    files = export_entry(entry, folder, CHUNK, LEFT, int8=True)
+    files = export_entry(entry, folder, CUT, int8=True)
     assert sorted(folder.iterdir()) == sorted(files)
     return folder
 
 
 def finals(recogniser: Recogniser, samples: np.ndarray) -> list[Final]:
-    session = Session(recogniser, chunk_size=CHUNK, left_chunks=LEFT)
+    session = Session(recogniser, chunking=CUT)
     events = [event for piece in np.array_split(samples, 31) for event in session.push(piece)]
     return [event for event in [*events, *session.finish()] if isinstance(event, Final)]
 
@@ -62,7 +63,7 @@ def test_a_session_says_the_same_through_onnxruntime(recogniser: Recogniser, exp
 
 
 def log_probs(recogniser: Recogniser, samples: np.ndarray, step: StreamingStep | None) -> torch.Tensor:
-    streamer = Streamer(recogniser.model, CHUNK, LEFT, step=step)
+    streamer = Streamer(recogniser.model, *CUT, step=step)
     slot, outs = streamer.join(), []
     streamer.push(slot, Fbank(recogniser.config.fbank)(torch.from_numpy(samples)))
     while ready := streamer.step():
@@ -100,7 +101,8 @@ def test_an_export_tells_where_it_comes_from(entry: Entry, exported: Path) -> No
         session = onnxruntime.InferenceSession(exported / name, providers=["CPUExecutionProvider"])
         about: dict[str, Any] = session.get_modelmeta().custom_metadata_map
         assert (about["raysr.entry"], about["raysr.weights"]) == ("tones", entry.weights_hash)
-        assert (about["raysr.chunk"], about["raysr.left"]) == (str(CHUNK), str(LEFT))
+        told = [about[f"raysr.{key}"] for key in ("chunk", "left", "lookahead")]
+        assert told == [str(value) for value in CUT]
         assert json.loads(about["raysr.fbank"])["mel_bins"] == session.get_inputs()[0].shape[2]
     vocabulary = Tokeniser.load(exported / "tokenizer.model").vocab_size
     assert about["raysr.vocabulary"] == str(vocabulary)
@@ -117,12 +119,12 @@ def test_a_replica_loads_its_step_from_a_process_of_its_own(
 ) -> None:
     samples = sung("head ache", seed=3)
     expected = log_probs(recogniser, samples, OnnxStep(exported / "step.int8.onnx"))
-    assert log_probs(recogniser, samples, load_step(entry, CHUNK, LEFT, "onnx-int8")).equal(expected)
+    assert log_probs(recogniser, samples, load_step(entry, CUT, "onnx-int8")).equal(expected)
 
 
 def test_its_errors_come_from_there_too(entry: Entry) -> None:
     with pytest.raises(ConfigError, match="caches of fixed size"):
-        load_step(entry, CHUNK, -1, "onnx")
+        load_step(entry, CUT._replace(left=-1), "onnx")
     absent = replace(entry, path=entry.path.with_name("absent"))
     with pytest.raises(PoolError, match="no entry 'absent'"):
-        load_step(absent, CHUNK, LEFT, "onnx")
+        load_step(absent, CUT, "onnx")

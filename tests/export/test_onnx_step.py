@@ -19,21 +19,24 @@ from raysr.errors import ConfigError
 from raysr.export.engine import OnnxStep
 from raysr.export.onnx_step import export_step
 from raysr.export.quantise import quantise
+from raysr.model.chunking import Chunking
 from raysr.model.config import EncoderConfig, ModelConfig
 from raysr.model.model import AsrModel
 from raysr.model.streaming import Streamer
 
-CASES: dict[str, tuple[dict[str, Any], int, int]] = {
-    "conformer": ({}, 5, 3),
-    "conformer-no-left": ({"attention": {"kind": "chunk"}}, 3, 0),
-    "conformer-flow": ({"attention": {"kind": "flow", "right_chunks": 2}}, 4, 1),
-    "conformer-left": ({"attention": {"kind": "left"}}, 1, 7),
-    "conformer-rate-6": ({"subsampling": 6, "kernel": 1}, 2, 2),
-    "transformer": ({"kind": "transformer"}, 4, 2),
-    "transformer-flow": ({"kind": "transformer", "attention": {"kind": "flow"}}, 3, 0),
-    "lstm": ({"kind": "lstm"}, 4, 0),
+CASES: dict[str, tuple[dict[str, Any], Chunking]] = {
+    "conformer": ({}, Chunking(5, 3, 0)),
+    "conformer-ahead": ({}, Chunking(5, 3, 2)),
+    "conformer-no-left": ({"attention": {"kind": "chunk"}}, Chunking(3, 0, 0)),
+    "conformer-flow": ({"attention": {"kind": "flow", "right_chunks": 2}}, Chunking(4, 1, 0)),
+    "conformer-left": ({"attention": {"kind": "left"}}, Chunking(1, 7, 0)),
+    "conformer-rate-6": ({"subsampling": 6, "kernel": 1}, Chunking(2, 2, 0)),
+    "transformer": ({"kind": "transformer"}, Chunking(4, 2, 0)),
+    "transformer-ahead": ({"kind": "transformer"}, Chunking(4, 0, 5)),
+    "transformer-flow": ({"kind": "transformer", "attention": {"kind": "flow"}}, Chunking(3, 0, 0)),
+    "lstm": ({"kind": "lstm"}, Chunking(4, 0, 0)),
 }
-Exported = tuple[AsrModel, int, int, Path]
+Exported = tuple[AsrModel, Chunking, Path]
 
 
 def model_of(encoder: dict[str, Any], ctc_weight: float = 1.0) -> AsrModel:
@@ -51,10 +54,10 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export
 
     @cache
     def export(name: str) -> Exported:
-        encoder, chunk_size, left_chunks = CASES[name]
+        encoder, chunking = CASES[name]
         model = model_of(encoder)
-        export_step(model, chunk_size, left_chunks, folder / f"{name}.onnx", {"raysr.entry": name})
-        return model, chunk_size, left_chunks, folder / f"{name}.onnx"
+        export_step(model, chunking, folder / f"{name}.onnx", {"raysr.entry": name})
+        return model, chunking, folder / f"{name}.onnx"
 
     return export
 
@@ -94,12 +97,12 @@ def live(streamer: Streamer, utterances: list[Tensor], random: Random) -> list[T
 def test_streams_of_onnxruntime_equal_those_of_torch(
     exported: Callable[[str], Exported], name: str, lengths: list[int], random: Random, seed: int
 ) -> None:
-    model, chunk_size, left_chunks, path = exported(name)
+    model, chunking, path = exported(name)
     utterances = [features_of(length, seed + number) for number, length in enumerate(lengths)]
     order, step = random.getstate(), OnnxStep(path)
-    ours = live(Streamer(model, chunk_size, left_chunks, slots=3), utterances, random)
+    ours = live(Streamer(model, *chunking, slots=3), utterances, random)
     random.setstate(order)
-    theirs = live(Streamer(model, chunk_size, left_chunks, slots=3, step=step), utterances, random)
+    theirs = live(Streamer(model, *chunking, slots=3, step=step), utterances, random)
     for utterance, expected, found in zip(utterances, ours, theirs, strict=True):
         assert len(found) == model.output_frames(len(utterance))
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
@@ -107,12 +110,12 @@ def test_streams_of_onnxruntime_equal_those_of_torch(
 
 @pytest.mark.parametrize("name", ["conformer", "transformer", "lstm"])
 def test_int8_is_near_float(exported: Callable[[str], Exported], name: str, tmp_path: Path) -> None:
-    model, chunk_size, left_chunks, path = exported(name)
+    model, chunking, path = exported(name)
     quantise(path, tmp_path / "int8.onnx")
     features = [features_of(400, seed) for seed in range(3)]
     outs = []
     for step in (None, OnnxStep(tmp_path / "int8.onnx")):
-        streamer = Streamer(model, chunk_size, left_chunks, slots=3, step=step)
+        streamer = Streamer(model, *chunking, slots=3, step=step)
         outs.append(model.ctc_log_probs(torch.cat(live(streamer, features, Random(0)))))
     ours, theirs = (out.detach().flatten() for out in outs)
     assert not ours.equal(theirs)
@@ -126,12 +129,13 @@ def names(values: Any) -> list[str]:
 @pytest.mark.parametrize("name", CASES)
 def test_a_file_tells_a_runtime_all_it_needs(exported: Callable[[str], Exported], name: str) -> None:
     """The loop of a runtime that knows the file alone, next to the masked full forward."""
-    model, chunk_size, left_chunks, path = exported(name)
+    model, chunking, path = exported(name)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     about = session.get_modelmeta().custom_metadata_map
     layout = json.loads(about["raysr.caches"])
-    chunk, window, hop = (int(about[f"raysr.{key}"]) for key in ("chunk", "window", "hop"))
-    delay = int(about["raysr.delay"])
+    chunk, ahead, window, hop, delay = (
+        int(about[f"raysr.{key}"]) for key in ("chunk", "lookahead", "window", "hop", "delay")
+    )
     assert names(session.get_inputs()) == ["features", "frames", *(f"cache.{name}" for name in layout)]
     assert names(session.get_outputs())[:3] == ["out", "valid", "log_probs"]
     assert not [shape for shape in layout.values() if 0 in shape["shape"]]
@@ -140,14 +144,17 @@ def test_a_file_tells_a_runtime_all_it_needs(exported: Callable[[str], Exported]
     features = features_of((chunks - 1) * hop + window)
     found = []
     for first in range(0, chunks * hop, hop):
-        feed = {"features": features[None, first : first + window].numpy(), "frames": np.array([chunk])}
+        feed = {
+            "features": features[None, first : first + window].numpy(),
+            "frames": np.array([chunk + ahead]),
+        }
         answers = session.run(None, feed | caches)
         given = dict(zip(names(session.get_outputs()), answers, strict=True))
         found.append(given["log_probs"][given["valid"]])
         caches = {key: given[key.replace("cache.", "next.", 1)] for key in caches}
     scores = torch.from_numpy(np.concatenate(found))
     with torch.no_grad():
-        out = model.encode(features[None], torch.tensor([len(features)]), chunk_size, left_chunks).out
+        out = model.encode(features[None], torch.tensor([len(features)]), *chunking).out
         expected = model.ctc_log_probs(out)[0, : len(scores)]
     assert len(scores) == 12 * chunk
     torch.testing.assert_close(scores, expected, atol=1e-4, rtol=0)
@@ -155,7 +162,7 @@ def test_a_file_tells_a_runtime_all_it_needs(exported: Callable[[str], Exported]
 
 def test_a_model_without_ctc_has_no_log_probabilities(tmp_path: Path) -> None:
     model = model_of({"heads": 4}, ctc_weight=0.0)
-    export_step(model, 4, 1, tmp_path / "step.onnx")
+    export_step(model, Chunking(4, 1, 0), tmp_path / "step.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "step.onnx", providers=["CPUExecutionProvider"])
     assert "log_probs" not in names(session.get_outputs())
     features, step = features_of(150), OnnxStep(tmp_path / "step.onnx")
@@ -166,20 +173,21 @@ def test_a_model_without_ctc_has_no_log_probabilities(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("encoder", "chunk_size", "left_chunks", "told"),
+    ("encoder", "chunking", "told"),
     [
-        ({"kind": "blstm", "layers": 3}, 16, 4, "reads whole utterances"),
-        ({"attention": {"kind": "full"}}, 16, 4, "knows full context only"),
-        ({}, 16, -1, "caches of fixed size"),
-        ({}, -1, 4, "chunks of 1 frame or more"),
-        ({}, 0, 4, "0 is no chunk"),
+        ({"kind": "blstm", "layers": 3}, (16, 4, 0), "reads whole utterances"),
+        ({"attention": {"kind": "full"}}, (16, 4, 0), "knows full context only"),
+        ({}, (16, -1, 0), "caches of fixed size"),
+        ({}, (-1, 4, 0), "chunks of 1 frame or more"),
+        ({}, (0, 4, 0), "0 is no chunk"),
+        ({}, (16, 4, -1), "lookahead: .*0 or more"),
     ],
 )
 def test_what_has_no_step_is_refused(
-    tmp_path: Path, encoder: dict[str, Any], chunk_size: int, left_chunks: int, told: str
+    tmp_path: Path, encoder: dict[str, Any], chunking: tuple[int, int, int], told: str
 ) -> None:
     with pytest.raises(ConfigError, match=told):
-        export_step(model_of(encoder), chunk_size, left_chunks, tmp_path / "step.onnx")
+        export_step(model_of(encoder), Chunking(*chunking), tmp_path / "step.onnx")
     assert not list(tmp_path.iterdir())
 
 

@@ -26,6 +26,7 @@ from websockets.exceptions import ConnectionClosed
 from raysr.audio.fbank import Fbank
 from raysr.decode.events import Final
 from raysr.decode.recognise import recognise_masked
+from raysr.model.chunking import CHUNKING
 from raysr.pool import Recogniser
 from raysr.serving.client import transcribe_http, transcribe_ws
 
@@ -38,7 +39,7 @@ def masked_text(recogniser: Recogniser, pcm: bytes, phrases: Mapping[str, float]
     samples = np.frombuffer(pcm, "<i2").astype(np.float32) / 32768
     features = Fbank(recogniser.config.fbank)(torch.from_numpy(samples))
     parts = recogniser.model, recogniser.tokeniser, recogniser.lm
-    events = recognise_masked(*parts, features, 16, 4, recogniser.config.decode, phrases)
+    events = recognise_masked(*parts, features, *CHUNKING, recogniser.config.decode, phrases)
     return " ".join(event.text for event in events if isinstance(event, Final))
 
 

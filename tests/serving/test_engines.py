@@ -11,6 +11,7 @@ from endpoint import Server, messages, pcm16, publish, said
 
 from raysr.errors import ConfigError
 from raysr.export.engine import OnnxStep
+from raysr.model.chunking import CHUNKING
 from raysr.pool import Pool, Recogniser
 from raysr.serving.models import ModelWatcher
 from raysr.serving.settings import ServingConfig
@@ -49,7 +50,7 @@ def test_a_stream_through_onnxruntime_has_the_same_finals(
 
 def test_a_replica_exports_the_entry_that_it_takes(tmp_path: Path, recogniser: Recogniser) -> None:
     publish(tmp_path, "one", recogniser, cycle=0)
-    watcher = ModelWatcher(str(tmp_path), None, 16, 4, "onnx-int8")
+    watcher = ModelWatcher(str(tmp_path), None, CHUNKING, "onnx-int8")
     assert watcher.poll()
     assert watcher.current is not None
     step = watcher.current.recogniser.step

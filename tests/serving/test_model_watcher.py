@@ -13,6 +13,7 @@ import pytest
 from endpoint import Server, messages, pcm16, publish, said
 from toy_language import relative
 
+from raysr.model.chunking import CHUNKING
 from raysr.pool import Recogniser
 from raysr.serving.models import ModelWatcher
 
@@ -44,7 +45,7 @@ def versions(found: list[dict[str, Any]]) -> list[str]:
 
 
 def test_the_newest_good_entry_is_served(tmp_path: Path, recogniser: Recogniser) -> None:
-    watcher = ModelWatcher(str(tmp_path), None, 16, 4)
+    watcher = ModelWatcher(str(tmp_path), None, CHUNKING)
     assert not watcher.poll()
     publish(tmp_path, "a", recogniser, cycle=0)
     publish(tmp_path, "b", relative(recogniser), cycle=1)
@@ -64,7 +65,7 @@ def test_damaged_entries_are_refused_with_their_reason(tmp_path: Path, recognise
     damage(tmp_path, "flipped")
     (tmp_path / "headless" / "manifest.json").write_text("{")
     (tmp_path / "missing" / "tokenizer.model").unlink()
-    watcher = ModelWatcher(str(tmp_path), None, 16, 4)
+    watcher = ModelWatcher(str(tmp_path), None, CHUNKING)
     assert watcher.poll()
     assert watcher.current is not None
     assert watcher.current.version == "good"
@@ -83,11 +84,11 @@ def test_damaged_entries_are_refused_with_their_reason(tmp_path: Path, recognise
 def test_a_pinned_entry_stays_and_a_missing_one_is_reported(tmp_path: Path, recogniser: Recogniser) -> None:
     publish(tmp_path, "a", recogniser, cycle=0)
     publish(tmp_path, "b", recogniser, cycle=1)
-    pinned = ModelWatcher(str(tmp_path), "a", 16, 4)
+    pinned = ModelWatcher(str(tmp_path), "a", CHUNKING)
     assert pinned.poll()
     assert pinned.current is not None
     assert pinned.current.version == "a"
-    absent = ModelWatcher(str(tmp_path), "c", 16, 4)
+    absent = ModelWatcher(str(tmp_path), "c", CHUNKING)
     assert not absent.poll()
     assert "no entry 'c'; entries: a, b" in (absent.trouble or "")
     publish(tmp_path, "c", recogniser, cycle=2)

@@ -11,8 +11,8 @@ from raysr.audio.fbank import Fbank
 from raysr.audio.resample import resample
 from raysr.decode import events as decoded
 from raysr.decode.recognise import recognise_masked
+from raysr.model.chunking import CHUNKING
 from raysr.pool import Recogniser
-from raysr.stream.defaults import CHUNK_SIZE, LEFT_CHUNKS
 from raysr.stream.events import Event, Final, Partial, transcript
 from raysr.stream.pcm import PcmReader
 from raysr.stream.session import Session
@@ -21,12 +21,10 @@ SAID = "bad cafe, head ache, beg bad"
 HEARD = ["bad cafe", "head ache", "beg bad"]
 
 
-def masked(
-    recogniser: Recogniser, samples: np.ndarray, chunk: int = CHUNK_SIZE, left: int = LEFT_CHUNKS
-) -> list[decoded.Final]:
+def masked(recogniser: Recogniser, samples: np.ndarray) -> list[decoded.Final]:
     features = Fbank(recogniser.config.fbank)(torch.from_numpy(samples))
     parts = recogniser.model, recogniser.tokeniser, recogniser.lm
-    events = recognise_masked(*parts, features, chunk, left, recogniser.config.decode)
+    events = recognise_masked(*parts, features, *CHUNKING, recogniser.config.decode)
     return [event for event in events if isinstance(event, decoded.Final)]
 
 
