@@ -9,7 +9,7 @@ from raysr.evaluate.bootstrap import bootstrap, pool_runs
 
 Scored = Mapping[tuple[str, int], Mapping[str, Any]]
 Errors = Sequence[Sequence[int]]
-WHOLE, STREAMED = "whole", ("chunk16", "chunk16+4", "chunk8+8")
+WHOLE, STREAMED = "whole", ("chunk16", "chunk16+8", "chunk8+8")
 
 
 def summarise(scored: Scored) -> dict[str, Any]:

@@ -41,7 +41,7 @@ class Context(NamedTuple):
 PAST = 64  # frames, of chunks of any size
 WHOLE, CHUNK16 = Context(), Context(16, PAST // 16)
 STREAM = Context(*CHUNKING)
-AHEAD = [Context(4, PAST // 4, 4), STREAM, CHUNK16._replace(ahead=4)]
+AHEAD = [Context(4, PAST // 4, 4), STREAM, CHUNK16._replace(ahead=CHUNKING.lookahead)]
 CHUNKS = [Context(4, PAST // 4), Context(8, PAST // 8), CHUNK16, *AHEAD]
 CONTEXTS = (WHOLE, *CHUNKS)
 BEAM_CONTEXTS = (WHOLE, CHUNK16, *AHEAD[1:])

@@ -95,7 +95,7 @@ def export_step(
             dynamic_shapes={
                 "features": {0: slots},
                 "frames": {0: slots},
-                "caches": tuple({0: slots} for _ in kept),
+                **({"caches": tuple({0: slots} for _ in kept)} if kept else {}),
             },
             opset_version=OPSET,
             dynamo=True,
