@@ -1,14 +1,18 @@
 """`raysr transcribe` and `raysr serve`: turn speech into text, here or for others."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from raysr.cli.common import ModelOption, Overrides, PoolOption
-from raysr.model.chunking import CHUNKING
+from raysr.model.chunking import CHUNKING, Chunking
+
+if TYPE_CHECKING:
+    from raysr.pool import Recogniser
 
 
 def register(app: typer.Typer) -> None:
@@ -43,35 +47,20 @@ def transcribe(
 
     Example: `raysr transcribe meeting.wav --pool runs/demo/pool`
     """
-    import torch
-
-    from raysr.audio.fbank import Fbank
-    from raysr.audio.files import decode
     from raysr.cli.common import pick_entry
-    from raysr.decode.events import Final
     from raysr.decode.phrases import read_phrases
-    from raysr.decode.recognise import recognise_masked
     from raysr.pool import load_entry
 
     if chunk == 0 or chunk < -1:
         raise typer.BadParameter(
             "a chunk is at least one frame; -1 hears the whole file at once", param_hint="--chunk"
         )
-    samples = decode(file)
     recogniser = load_entry(pick_entry(pool, model))
-    features = Fbank(recogniser.config.fbank)(torch.from_numpy(samples))  # (T, 80)
-    events = recognise_masked(
-        recogniser.model,
-        recogniser.tokeniser,
-        recogniser.lm,
-        features,
-        chunk,
-        left_chunks,
-        lookahead,
-        recogniser.config.decode,
-        read_phrases(phrase or [], recogniser.config.decode.phrase_boost),
-    )
-    finals = [event for event in events if isinstance(event, Final)]
+    phrases = read_phrases(phrase or [], recogniser.config.decode.phrase_boost)
+    if chunk < 0:
+        finals = _whole(recogniser, file, phrases)
+    else:
+        finals = _streamed(recogniser, file, Chunking(chunk, left_chunks, lookahead), phrases)
     if as_json:
         typer.echo(
             json.dumps({"text": _text(finals), "segments": [_segment(final) for final in finals]}, indent=2)
@@ -112,6 +101,35 @@ def serve(
                 run.stop(connection)
     except KeyboardInterrupt:
         typer.echo("stopped", err=True)
+
+
+def _streamed(
+    recogniser: "Recogniser", file: Path, chunking: Chunking, phrases: Mapping[str, float]
+) -> list[Any]:
+    """Return the finals of a file that is heard as it is decoded: an hour takes no more memory than a minute."""
+    from raysr.audio.files import decode_blocks
+    from raysr.stream.events import Final
+    from raysr.stream.session import Session
+
+    session = Session(recogniser, chunking=chunking, phrases=phrases)
+    events = [event for block in decode_blocks(file) for event in session.push(block)]
+    return [event for event in events + session.finish() if isinstance(event, Final) and event.text]
+
+
+def _whole(recogniser: "Recogniser", file: Path, phrases: Mapping[str, float]) -> list[Any]:
+    """Return the finals of a file of which every frame sees all."""
+    import torch
+
+    from raysr.audio.fbank import Fbank
+    from raysr.audio.files import decode
+    from raysr.decode.events import Final
+    from raysr.decode.recognise import recognise_masked
+
+    r = recogniser
+    features = Fbank(r.config.fbank)(torch.from_numpy(decode(file)))  # (T, 80)
+    parts = r.model, r.tokeniser, r.lm, features
+    events = recognise_masked(*parts, -1, -1, 0, r.config.decode, phrases)
+    return [event for event in events if isinstance(event, Final)]
 
 
 def _text(finals: Any) -> str:
