@@ -32,6 +32,8 @@ from raysr.text.tokeniser import Tokeniser
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+FORMAT = 2
+"""It changes when the same weights would compute something else: in 1 a Conformer that streams was causal."""
 WEIGHTS = "model.safetensors"
 TOKENISER = "tokenizer.model"
 CONFIG = "config.yaml"
@@ -145,7 +147,7 @@ class Pool:
                 if lm is not None:
                     lm.save(partial / file_name(lm))
                 hashes = {file.name: _sha256(file) for file in sorted(partial.iterdir())}
-                (partial / MANIFEST).write_text(json.dumps({"files": hashes}, indent=2))
+                (partial / MANIFEST).write_text(json.dumps({"format": FORMAT, "files": hashes}, indent=2))
                 for file in [*partial.iterdir(), partial]:
                     sync(file)
                 partial.rename(self.root / name)
@@ -159,19 +161,25 @@ class Pool:
         return self.get(name)
 
     def get(self, name: str) -> Entry:
-        """Return an entry by name; raise :class:`PoolError` when it is missing or incomplete."""
+        """Return an entry by name; raise :class:`PoolError` when it is missing, incomplete or of another format."""
         path = self.root / name
         if not path.is_dir():
             known = ", ".join(self._names()) or "none"
             raise PoolError(f"pool {self.root} has no entry '{name}'; entries: {known}")
         try:
-            files = json.loads((path / MANIFEST).read_text())["files"]
+            manifest = json.loads((path / MANIFEST).read_text())
+            files, found = manifest["files"], manifest.get("format", 1)
             metrics = json.loads((path / "metrics.json").read_text())
-            return Entry(name, path, metrics, files[WEIGHTS], files)
+            entry = Entry(name, path, metrics, files[WEIGHTS], files)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise PoolError(
                 f"pool entry {path} is incomplete: {error!r}; remove it or publish it again"
             ) from None
+        if found != FORMAT:
+            raise PoolError(
+                f"pool entry {path} is of format {found}, this raysr reads {FORMAT}: train it again"
+            )
+        return entry
 
     def entries(self) -> list[Entry]:
         """Return the entries that can be read, oldest first: by cycle, then step, then name."""

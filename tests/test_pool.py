@@ -1,5 +1,6 @@
 """Pool entries appear whole, never change, and are refused by name when they are damaged."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -116,6 +117,18 @@ def test_an_incomplete_entry_is_refused_by_name_and_passed_over(tmp_path: Path, 
     publish(pool, "old", tokeniser, cycle=0)
     (publish(pool, "new", tokeniser, cycle=1).path / "manifest.json").unlink()
     with pytest.raises(PoolError, match="new is incomplete"):
+        pool.get("new")
+    assert [entry.name for entry in pool.entries()] == ["old"]
+
+
+def test_an_entry_of_another_format_is_refused_and_passed_over(tmp_path: Path, tokeniser: Tokeniser) -> None:
+    pool = Pool(tmp_path)
+    publish(pool, "old", tokeniser, cycle=0)
+    manifest = publish(pool, "new", tokeniser, cycle=1).path / "manifest.json"
+    written = json.loads(manifest.read_text())
+    del written["format"]
+    manifest.write_text(json.dumps(written))
+    with pytest.raises(PoolError, match=r"new is of format 1.* train it again"):
         pool.get("new")
     assert [entry.name for entry in pool.entries()] == ["old"]
 
