@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysr.decode.backoff import Integers, Records, walk
+from raysr.decode.beam_places import rank
 from raysr.decode.beam_records import ANSWERED, NGRAM, Scratch, Settings
 from raysr.decode.bias import in_phrase
 from raysr.decode.compiled import compiled
@@ -206,17 +207,25 @@ def _choose(
     settings: Settings,
     room: Scratch,
 ) -> int:
-    """Rank the prefixes that stay and all their extensions; return how many are kept."""
+    """Rank the prefixes that stay and all their extensions; return how many are kept.
+
+    What a prefix holds of a phrase that is not complete does not count for the first ``beam`` places: see
+    :mod:`raysr.decode.beam_places`.
+    """
     work, stayed, ranked, tokens, merged = room.work, room.stayed, room.ranked, room.tokens, room.merged
+    offered, candidate = room.offered, room.offered[0]
+    advance = settings.phrases.advance
     ngram_states, ngram_arcs = settings.ngram.states, settings.ngram.arcs
     phrase_states, phrase_arcs = settings.phrases.automaton.states, settings.phrases.automaton.arcs
     reward, begins_word = settings.phrases.reward, settings.phrases.begins_word
     depth = settings.phrases.depth
+    count = 0
     for k in range(alive):
-        total = _logaddexp(stayed[k].blank, stayed[k].nonblank)
-        place = _rank(ranked, k, total + _extras(prefixes[k], settings))
-        ranked[place].source, ranked[place].column = k, -1
-    count = alive
+        p = prefixes[k]
+        candidate.score = _logaddexp(stayed[k].blank, stayed[k].nonblank) + _extras(p, settings)
+        candidate.rank = candidate.score - advance[p.bias_state] - p.owed
+        candidate.source, candidate.column = k, -1
+        count = rank(ranked, count, room.beam, offered)
     for k in range(alive):
         p, total = prefixes[k], work[k].total
         extras = _extras(p, settings) + settings.length_bonus
@@ -224,7 +233,9 @@ def _choose(
         for column in range(len(tokens)):
             token = tokens[column]
             score = (p.blank if token == p.last else total) + frame[token] + extras
-            worst = ranked[count - 1].score if count == len(ranked) else -np.inf
+            worst = -np.inf
+            if count == len(ranked):
+                worst = min(ranked[room.beam - 1].rank, ranked[count - 1].rank)
             if merged[token] or score + settings.phrases.most <= worst:
                 continue
             lm, lm_state, bias, bias_state, owed = 0.0, p.lm_state, 0.0, p.bias_state, 0.0
@@ -239,12 +250,12 @@ def _choose(
                 )
             score += settings.lm_weight * lm + bias
             if score > worst:
-                candidate = ranked[_rank(ranked, count, score)]
+                candidate.score, candidate.rank = score, score - advance[bias_state] - owed
                 candidate.source, candidate.column = k, column
                 candidate.lm, candidate.lm_state = p.lm + lm, lm_state
                 candidate.bias, candidate.bias_state = p.bias + bias, bias_state
                 candidate.owed = owed
-                count = min(count + 1, len(ranked))
+                count = rank(ranked, count, room.beam, offered)
         _mark(prefixes, alive, k, work, merged, False)
     return count
 
@@ -302,17 +313,6 @@ def _mark(
     for child in range(alive):
         if work[child].parent == k:
             merged[prefixes[child].last] = mark
-
-
-@compiled
-def _rank(ranked: Records, count: int, score: float) -> int:
-    """Make a place for ``score`` among ``count`` candidates, dropping the last of a full house; return the place."""
-    place = min(count, len(ranked) - 1)
-    while place > 0 and ranked[place - 1].score < score:
-        ranked[place] = ranked[place - 1]
-        place -= 1
-    ranked[place].score = score
-    return place
 
 
 @compiled

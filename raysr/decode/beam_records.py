@@ -84,6 +84,7 @@ is not kept; whether its last token needs a new node if it stays."""
 
 CANDIDATE: np.dtype[Any] = np.dtype(
     [
+        ("rank", np.float64),
         ("score", np.float64),
         ("lm", np.float64),
         ("bias", np.float64),
@@ -97,7 +98,8 @@ CANDIDATE: np.dtype[Any] = np.dtype(
 )
 """What may be kept: prefix ``source`` as it stays, or extended by the token of ``column``, which is -1 if it stays.
 
-score: what it is ranked by; lm, bias, owed, lm_state, bias_state: those of the prefix that it makes.
+rank: what it is ranked by; score: all that it is worth; lm, bias, owed, lm_state, bias_state: those of the prefix that
+it makes.
 """
 
 
@@ -105,9 +107,12 @@ class Scratch(NamedTuple):
     """Room for the work on a frame.
 
     Attributes:
-        work: what there is to know of each prefix (beam,).
-        stayed, following: the prefixes if they stay, and those that are kept (beam,).
-        ranked: the best candidates, best first (beam,).
+        work: what there is to know of each prefix (places,).
+        stayed, following: the prefixes if they stay, and those that are kept (places,).
+        ranked: the best candidates (places,): the first ``beam`` are ranked without what they hold of phrases that
+            may come to nothing yet, the others by all that they are worth.
+        offered: a candidate, and one that has to make room for it (2,).
+        beam: the prefixes kept without phrases; with some there are twice as many places.
         tokens: those that may extend a prefix (M,).
         merged: which tokens extend a prefix to one that is kept anyway (V,).
     """
@@ -116,17 +121,21 @@ class Scratch(NamedTuple):
     stayed: Records
     following: Records
     ranked: Records
+    offered: Records
+    beam: int
     tokens: Integers
     merged: NDArray[np.bool_]
 
     @classmethod
-    def new(cls, beam: int, token_beam: int, vocabulary: int) -> "Scratch":
-        """Return room for a search."""
+    def new(cls, beam: int, places: int, token_beam: int, vocabulary: int) -> "Scratch":
+        """Return room for a search with so many places for prefixes, ``beam`` or twice as many."""
         return cls(
-            work=np.zeros(beam, WORK),
-            stayed=np.zeros(beam, PREFIX),
-            following=np.zeros(beam, PREFIX),
-            ranked=np.zeros(beam, CANDIDATE),
+            work=np.zeros(places, WORK),
+            stayed=np.zeros(places, PREFIX),
+            following=np.zeros(places, PREFIX),
+            ranked=np.zeros(places, CANDIDATE),
+            offered=np.zeros(2, CANDIDATE),
+            beam=beam,
             tokens=np.zeros(min(token_beam, vocabulary - 1), np.int64),
             merged=np.zeros(vocabulary, np.bool_),
         )

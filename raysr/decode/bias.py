@@ -33,6 +33,7 @@ class PhraseTables(NamedTuple):
     Attributes:
         automaton: reads tokens; its scores are what is paid in advance and taken back.
         reward: what the phrases that end in a state are worth, should the word end here too (S,).
+        advance: what was paid in advance in a state, for a phrase that is not complete (S,).
         depth: tokens of a phrase that were read in a state (S,).
         begins_word: the tokens with which a word begins (V,).
         most: no single token gains more.
@@ -40,14 +41,17 @@ class PhraseTables(NamedTuple):
 
     automaton: Automaton
     reward: NDArray[np.float64]
+    advance: NDArray[np.float64]
     depth: NDArray[np.int32]
     begins_word: NDArray[np.bool_]
     most: float
 
     @classmethod
-    def empty(cls) -> "PhraseTables":
+    def empty(cls, begins_word: NDArray[np.bool_] | None = None, states: int = 1) -> "PhraseTables":
         """Return tables of no phrases."""
-        return cls(Automaton.empty(), np.zeros(1), np.zeros(1, np.int32), np.zeros(0, np.bool_), 0.0)
+        begins_word = np.zeros(0, np.bool_) if begins_word is None else begins_word
+        nothing, depth = np.zeros(states), np.zeros(states, np.int32)
+        return cls(Automaton.empty(states), nothing, nothing, depth, begins_word, 0.0)
 
 
 @compiled
@@ -96,7 +100,7 @@ class ContextBias:
         self.vocab_size = len(begins_word)
         trie = _Trie()
         self.starts = np.asarray([trie.add(own) for own in phrases], np.int64)
-        self.tables, self._advance = trie.tables(np.asarray(begins_word))
+        self.tables = trie.tables(np.asarray(begins_word))
 
     def score(self, states: States, tokens: Integers | None = None) -> NDArray[np.float32]:
         """Return bonuses after ``states`` (N,): (N, V), or those of ``tokens`` (N, M)."""
@@ -112,7 +116,7 @@ class ContextBias:
 
     def eos(self, states: States) -> NDArray[np.float32]:
         """Return what is gained (N,) where the sentence ends: the phrases end too, those begun are taken back."""
-        return (self.tables.reward[states] - self._advance[states]).astype(np.float32)
+        return (self.tables.reward[states] - self.tables.advance[states]).astype(np.float32)
 
     def ends(self, states: States) -> NDArray[np.bool_]:
         """Return where phrases end (N,), should the word end there too."""
@@ -179,14 +183,10 @@ class _Trie:
         self._link(root)
         return root
 
-    def tables(self, begins_word: NDArray[np.bool_]) -> tuple[PhraseTables, NDArray[np.float64]]:
-        """Return the automaton of all, and what is paid in advance in each state (S,)."""
-        size = len(self.children)
+    def tables(self, begins_word: NDArray[np.bool_]) -> PhraseTables:
+        """Return the automaton of all, and what its states are worth."""
         if not any(self.children):
-            depth = np.zeros(size, np.int32)
-            return PhraseTables(Automaton.empty(size), np.zeros(size), depth, begins_word, 0.0), np.zeros(
-                size
-            )
+            return PhraseTables.empty(begins_word, len(self.children))
         arcs = [(node, *arc) for node, children in enumerate(self.children) for arc in children.items()]
         source, token, following = np.asarray(arcs, np.int64).T
         advance, reward, shorter = np.asarray(self.advance), np.asarray(self.reward), np.asarray(self.shorter)
@@ -198,7 +198,7 @@ class _Trie:
         begun = advance[following[begins_word[token]]].max(initial=0.0)
         most = max(gained.max() + (highest - advance).max(), (reward - advance).max() + begun)
         depth = np.asarray(self.depth, np.int32)
-        return PhraseTables(automaton, reward, depth, begins_word, float(most)), advance
+        return PhraseTables(automaton, reward, advance, depth, begins_word, float(most))
 
     def _node(self, depth: int) -> int:
         self.children.append({})

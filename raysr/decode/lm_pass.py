@@ -32,7 +32,7 @@ class PassBeam:
         if self._second is None:
             return self.beam.nbest(state, n, final=True)
         found = add_lm(
-            self.beam.nbest(state, self._config.beam, final=True), self._second, self._config.lm_weight
+            self.beam.nbest(state, self.beam.places, final=True), self._second, self._config.lm_weight
         )
         return [hypotheses[:n] for hypotheses in found]
 

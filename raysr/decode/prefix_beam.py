@@ -24,7 +24,8 @@ class PrefixBeamConfig(Config):
     """Options of the search.
 
     Attributes:
-        beam: prefixes kept after each frame.
+        beam: prefixes kept after each frame; with expected phrases as many again, so that those which begin like
+            a phrase take the place of no other.
         token_beam: tokens that may extend a prefix in one frame, the most probable ones; a vocabulary no
             larger than this is searched in full.
         blank_skip: in a frame whose blank is more probable than this no prefix is extended; prefixes still
@@ -50,6 +51,9 @@ class PrefixBeam:
         config: see there.
         lm: a language model. A token n-gram is looked up from within the search; others are asked once a frame.
         bias: boosted phrases of the utterances of a batch, which then has as many.
+
+    Attributes:
+        places: the most prefixes that are kept of an utterance.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class PrefixBeam:
         self.config = config
         self.lm = lm
         self.bias = bias
+        self.places = config.beam * (2 if bias else 1)
         self._settings = Settings(
             skip_above=float(np.log(config.blank_skip)) if config.blank_skip < 1 else float("inf"),
             lm=NO_LM if lm is None else NGRAM if isinstance(lm, Ngram) else ANSWERED,
@@ -71,7 +76,7 @@ class PrefixBeam:
     def start(self, batch: int) -> BeamState:
         """Return the state before the first frame of ``batch`` utterances."""
         starts = self.bias.starts if self.bias else np.zeros(batch, np.int64)
-        return BeamState.new(batch, self.config.beam, self.lm.start() if self.lm else 0, starts)
+        return BeamState.new(batch, self.places, self.lm.start() if self.lm else 0, starts)
 
     def advance(self, state: BeamState, log_probs: Tensor, lengths: Tensor | None = None) -> BeamState:
         """Read frames: natural-log posteriors (B, t, V), of which the first ``lengths`` (B,) are valid.
@@ -81,7 +86,7 @@ class PrefixBeam:
         frames = np.ascontiguousarray(log_probs.detach().float().cpu().numpy())
         counts = np.full(len(frames), frames.shape[1]) if lengths is None else lengths.cpu().numpy()
         state.reserve(int(counts.max(initial=0)))
-        room = Scratch.new(self.config.beam, self.config.token_beam, frames.shape[2])
+        room = Scratch.new(self.config.beam, self.places, self.config.token_beam, frames.shape[2])
         if self._settings.lm == ANSWERED:
             for t in range(int(counts.max(initial=0))):
                 self._read_asking(state, frames[:, t], np.flatnonzero(counts > t), room)
@@ -117,7 +122,7 @@ class PrefixBeam:
     def decode(self, log_probs: Tensor, lengths: Tensor, n: int | None = None) -> list[list[Hypothesis]]:
         """Return the ``n`` best hypotheses (all that are kept by default) of posteriors (B, T, V)."""
         state = self.advance(self.start(len(log_probs)), log_probs, lengths)
-        return self.nbest(state, self.config.beam if n is None else n, final=True)
+        return self.nbest(state, self.places if n is None else n, final=True)
 
     def _read_asking(
         self, state: BeamState, frame: NDArray[np.float32], rows: Integers, room: Scratch
@@ -126,7 +131,7 @@ class PrefixBeam:
         assert self.lm is not None
         tokens = likely_all(frame[rows], len(room.tokens))
         asked = frame[rows, BLANK] <= self._settings.skip_above
-        kept = np.arange(self.config.beam) < np.where(asked, state.alive[rows], 0)[:, None]  # (R, beam)
+        kept = np.arange(self.places) < np.where(asked, state.alive[rows], 0)[:, None]  # (R, beam)
         states = state.prefixes["lm_state"][rows][kept]
         answers = self.lm.score(states, np.repeat(tokens, kept.sum(axis=1), axis=0))
         extended = read_frame(

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Sequence
+from random import Random
 
 import numpy as np
 import pytest
@@ -133,7 +134,7 @@ def test_a_pruned_beam_gives_the_same_in_any_split_and_batch(
     state = alone.start(1)
     for piece in (log_probs[1:, :cut], log_probs[1:, cut:]):
         alone.advance(state, piece)
-    assert alone.nbest(state, 5, final=True)[0] == together[1]
+    assert alone.nbest(state, alone.places, final=True)[0] == together[1]
     assert PrefixBeam(config, lm).decode(log_probs[:1], torch.tensor([20]))[0] == together[0]
 
 
@@ -160,3 +161,17 @@ def test_a_phrase_that_cannot_be_used_is_named(phrase: str, boost: float, messag
     tokeniser = Tokeniser.train(["anna o"], TokeniserConfig(kind="char"))
     with pytest.raises(ConfigError, match=message):
         bias_of([{phrase: boost}], tokeniser)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_phrases_that_come_to_nothing_crowd_nothing_out(seed: int) -> None:
+    random, log_probs = Random(seed), posteriors(seed, 1, 40, 6, peaky=1.0)
+    log_probs[:, :, 5] = -50.0  # the last token of all phrases is never heard
+    begun = [[random.choice((1, 2)), *random.choices(range(1, 5), k=4)] for _ in range(60)]
+    expected = [Phrase((*tokens, 5), 4.0) for tokens in begun]
+    config, lm = PrefixBeamConfig(beam=4, lm_weight=0.5), small_lm(6)
+    bias = ContextBias([expected], [False, True, True, False, False, False])
+    (plain,) = PrefixBeam(config, lm).decode(log_probs, torch.tensor([40]), 1)
+    (biased,) = PrefixBeam(config, lm, bias).decode(log_probs, torch.tensor([40]), 1)
+    # nearly: what more prefixes are kept adds to the sums of others; without places of their own 13 to 39 are lost
+    assert biased[0].score > plain[0].score - 0.1
