@@ -1,8 +1,9 @@
 """What phrases that a request expects are worth: names that a model never saw, ten wanted among a hundred others.
 
 The model and its language model know the utterances that hold none of the open names. Every test utterance that does
-comes with a list: those names and further open ones, ten in all, and a hundred that nobody says. With and without the
-language model, the boost is the one that recalls most of dev's names without more errors in its other words.
+comes with a list: those names and further open ones, ten in all, and a hundred that nobody says. It is counted, with
+and without the language model, at the default boost, and at the one that recalls most of dev's names without more
+errors in its other words.
 """
 
 import random
@@ -62,7 +63,7 @@ def score_biasing(
 
 
 def _biased(scorer: Scorer, corpus: JoinedCorpus, decode: DecodeConfig, lm: bool) -> dict[str, Any]:
-    """Return the boost chosen on dev, and counts of every test set without and with it."""
+    """Return the boosts, and counts of every test set without one, at the default and at that chosen on dev."""
 
     def counted(utterances: Sequence[Utterance], boost: float) -> NameCounts:
         lists = [phrases(u, boost) for u in utterances] if boost else None
@@ -72,13 +73,17 @@ def _biased(scorer: Scorer, corpus: JoinedCorpus, decode: DecodeConfig, lm: bool
     plain = counted(dev, 0.0)
     tried = {boost: counted(dev, boost) for boost in BOOSTS}
     fair = [boost for boost, found in tried.items() if found.errors <= plain.errors]
-    boost = max(fair or BOOSTS[:1], key=lambda b: tried[b].recalled)
+    boosts = {
+        "without": 0.0,
+        "default": decode.phrase_boost,
+        "chosen": max(fair or BOOSTS[:1], key=lambda b: tried[b].recalled),
+    }
     tests = {name: with_names(part) for name, part in corpus.tests.items()}
     sets = {
-        name: {way: vars(counted(part, b)) for way, b in (("without", 0.0), ("with", boost))}
+        name: {way: vars(counted(part, boost)) for way, boost in boosts.items()}
         for name, part in tests.items()
     }
-    return {"boost": boost, "lm_weight": decode.lm_weight, "sets": sets}
+    return {"boosts": boosts, "lm_weight": decode.lm_weight, "sets": sets}
 
 
 def with_names(utterances: Sequence[Utterance]) -> list[Utterance]:

@@ -99,19 +99,19 @@ def _base(method: str) -> str:
 
 
 def biasing(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return recall of the wanted names and WER of the other words, without and with biasing, pooled over seeds."""
-    results: dict[str, Any] = {"boost": [c["boost"] for c in cells], "sets": {}}
+    """Return recall of the wanted names and WER of the other words by boost, pooled over seeds."""
+    ways = list(cells[0]["boosts"])
+    results: dict[str, Any] = {"boosts": {way: [c["boosts"][way] for c in cells] for way in ways}, "sets": {}}
     for name in [*cells[0]["sets"], "all"]:
         chosen = [found for c in cells for test, found in c["sets"].items() if name in (test, "all")]
         rates = {}
-        for way in ("without", "with"):
+        for way in ways:
             total = {key: sum(found[way][key] for found in chosen) for key in chosen[0][way]}
             rates[way] = {
                 "recall": round(total["recalled"] / total["names"], 4),
                 "other_wer": round(total["errors"] / total["words"], 4),
             }
-        gained = 100 * (rates["with"]["recall"] - rates["without"]["recall"])
-        results["sets"][name] = rates | {"recall_gain_points": round(gained, 1)}
+        results["sets"][name] = rates
     return results
 
 
@@ -157,9 +157,11 @@ def _method_table(found: Mapping[str, Any]) -> str:
 
 
 def _biasing_table(found: Mapping[str, Any]) -> str:
-    lines = [_row(["set", "recall without", "with", "WER of other words without", "with"]), "|---" * 5 + "|"]
+    ways = [f"{way} {boosts}" for way, boosts in found["boosts"].items()]
+    heads = ["set", *(f"{key}, {way}" for key in ("recall", "WER of other words") for way in ways)]
+    lines = [_row(heads), "|---" * len(heads) + "|"]
     for name, each in found["sets"].items():
-        values = [each[way][key] for key in ("recall", "other_wer") for way in ("without", "with")]
+        values = [each[way][key] for key in ("recall", "other_wer") for way in found["boosts"]]
         lines.append(_row([name, *(f"{100 * value:.1f}" for value in values)]))
     return "\n".join(lines)
 
