@@ -157,13 +157,17 @@ def _method_table(found: Mapping[str, Any]) -> str:
 
 
 def _biasing_table(found: Mapping[str, Any]) -> str:
-    ways = [f"{way} {boosts}" for way, boosts in found["boosts"].items()]
+    ways = [f"{way} ({_each(boosts)})" for way, boosts in found["boosts"].items()]
     heads = ["set", *(f"{key}, {way}" for key in ("recall", "WER of other words") for way in ways)]
     lines = [_row(heads), "|---" * len(heads) + "|"]
     for name, each in found["sets"].items():
         values = [each[way][key] for key in ("recall", "other_wer") for way in found["boosts"]]
         lines.append(_row([name, *(f"{100 * value:.1f}" for value in values)]))
     return "\n".join(lines)
+
+
+def _each(values: Iterable[float]) -> str:
+    return ", ".join(dict.fromkeys(f"{value:g}" for value in values))
 
 
 def _percents(wers: Mapping[str, Sequence[float]] | None) -> str:
