@@ -17,7 +17,7 @@ from torch import Tensor
 
 from raysr.errors import ConfigError
 from raysr.export.engine import OnnxStep
-from raysr.export.onnx_step import export_step
+from raysr.export.onnx_step import FORMAT, export_step
 from raysr.export.quantise import quantise
 from raysr.model.chunking import Chunking
 from raysr.model.config import EncoderConfig, ModelConfig
@@ -196,7 +196,7 @@ def test_what_is_no_step_of_ours_is_refused(tmp_path: Path, foreign: bytes) -> N
     with pytest.raises(ConfigError, match="cannot load"):
         OnnxStep(tmp_path / "noise.onnx")
     (tmp_path / "foreign.onnx").write_bytes(foreign)
-    with pytest.raises(ConfigError, match="no streaming step of format 1"):
+    with pytest.raises(ConfigError, match=f"no streaming step of format {FORMAT}"):
         OnnxStep(tmp_path / "foreign.onnx")
 
 
