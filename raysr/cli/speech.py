@@ -112,8 +112,9 @@ def _streamed(
     from raysr.stream.session import Session
 
     session = Session(recogniser, chunking=chunking, phrases=phrases)
-    events = [event for block in decode_blocks(file) for event in session.push(block)]
-    return [event for event in events + session.finish() if isinstance(event, Final) and event.text]
+    heard = (session.push(block) for block in decode_blocks(file))
+    finals = [event for events in heard for event in events if isinstance(event, Final) and event.text]
+    return finals + [event for event in session.finish() if isinstance(event, Final) and event.text]
 
 
 def _whole(recogniser: "Recogniser", file: Path, phrases: Mapping[str, float]) -> list[Any]:
