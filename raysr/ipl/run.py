@@ -12,6 +12,7 @@ from raysr.corpus.disk import naming_full_disk
 from raysr.corpus.features import FeatureCache
 from raysr.corpus.manifest import Manifest
 from raysr.ipl import plugins as slots
+from raysr.ipl.canary import WithCanary, draw_canary
 from raysr.ipl.config import RunConfig, read_config
 from raysr.ipl.context import CycleContext
 from raysr.ipl.corpora import Corpora, open_corpora
@@ -90,7 +91,7 @@ class Run:
         return Plugins(
             selector=slots.SELECTORS.build(c.selector, context),
             builder=slots.BUILDERS.build(c.builder, context),
-            recogniser=slots.RECOGNISERS.build(c.recogniser, context),
+            recogniser=self._with_canary(slots.RECOGNISERS.build(c.recogniser, context), context),
             filter=FilterChain([slots.FILTERS.build(s, context) for s in c.filter], filter_hash(c.filter)),
             batcher=slots.BATCHERS.build(c.batcher, context),
             initializer=slots.INITIALIZERS.build(c.initializer, context),
@@ -134,6 +135,10 @@ class Run:
     def _write(self, finished: bool) -> None:
         write_json(self.folder / "report.json", {"finished": finished, "cycles": self._reports})
 
+    def _with_canary(self, recogniser: Recogniser, context: CycleContext) -> Recogniser:
+        drawn = draw_canary(context.dev, context.canary_size, context.seed)
+        return WithCanary(recogniser, drawn, context.folder / "canary")
+
     def _context(self, cycle: int) -> CycleContext:
         c = self.config
         return CycleContext(
@@ -149,6 +154,8 @@ class Run:
             decode=c.decode,
             progress=self.progress,
             dev=self.corpora.dev,
+            labelled=self.corpora.labelled,
+            canary_size=c.run.canary,
         )
 
     @property

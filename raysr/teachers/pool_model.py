@@ -12,7 +12,7 @@ from torch import Tensor
 from raysr.audio.fbank import Fbank, FbankConfig
 from raysr.config import Config as Options
 from raysr.decode.hypothesis import Hypothesis
-from raysr.decode.recognise import DecodeConfig, recognise
+from raysr.decode.recognise import DecodeConfig, recognise_with_greedy
 from raysr.pool import Pool, average, load_entry
 from raysr.teachers.base import TeacherContext, TeacherOutput, Waveform
 from raysr.text.tokeniser import Tokeniser
@@ -24,7 +24,8 @@ class _Reader:
 
     tokeniser: Tokeniser
 
-    def output(self, nbest: Sequence[Hypothesis]) -> TeacherOutput:
+    def output(self, nbest: Sequence[Hypothesis], greedy: Hypothesis | None, with_lm: bool) -> TeacherOutput:
+        """Write down the n-best list; ``greedy`` is what CTC alone reads, when there is a CTC head."""
         if not nbest:
             return TeacherOutput()
         best = nbest[0]
@@ -38,15 +39,21 @@ class _Reader:
             lm=best.lm,
             confidences=best.confidences,
             nbest=tuple((self.text(h), h.score) for h in nbest[1:]),
-            ctc_attention_agreement=self.agreement(nbest),
+            ctc_attention_agreement=self.agreement(nbest, greedy),
+            text_without_lm=self.text(greedy) if greedy and with_lm else None,
+            ended=best.ended,
         )
 
-    def agreement(self, nbest: Sequence[Hypothesis]) -> float | None:
-        """Compare the hypotheses that CTC and attention like best; None without attention."""
+    def agreement(self, nbest: Sequence[Hypothesis], greedy: Hypothesis | None) -> float | None:
+        """Compare what CTC alone reads with the hypothesis that attention likes best; None without both heads.
+
+        CTC's reading is the greedy one: that of a list which beam and language model have picked already would
+        agree with attention's choice from the same list however wrong both are, and always where it is all there is.
+        """
         read = [h for h in nbest if h.attention is not None]
-        if not read:
+        if not read or greedy is None:
             return None
-        by_ctc = self.text(max(read, key=lambda h: h.ctc))
+        by_ctc = self.text(greedy)
         by_attention = self.text(max(read, key=lambda h: h.attention or 0.0))
         if not by_ctc:
             return 1.0 if not by_attention else 0.0
@@ -83,7 +90,6 @@ class PoolModel:
     def transcribe_features(self, features: Sequence[Tensor]) -> list[TeacherOutput]:
         """Transcribe fbank features (T, mel_bins) made as ``fbank`` says."""
         r = self.recogniser
-        return [
-            self._reader.output(nbest)
-            for nbest in recognise(r.model, r.tokeniser, features, self.decode, r.lm)
-        ]
+        with_lm = r.lm is not None and self.decode.method != "greedy" and self.decode.lm_weight != 0
+        found = recognise_with_greedy(r.model, r.tokeniser, features, self.decode, r.lm)
+        return [self._reader.output(nbest, greedy, with_lm) for nbest, greedy in found]
