@@ -5,6 +5,7 @@ from pathlib import Path
 
 from raysr.audio.fbank import FbankConfig
 from raysr.corpus.manifest import Manifest, open_manifest
+from raysr.corpus.recordings import Digests
 from raysr.corpus.utterance import Utterance
 from raysr.decode.recognise import DecodeConfig
 from raysr.ipl.canary import Judged, canary_utterances, read_canary
@@ -68,6 +69,11 @@ class CycleContext:
     def earlier(self) -> Earlier:
         """What the cycles before this one have left."""
         return Earlier(self.folder.parent, self.cycle)
+
+    @property
+    def digests(self) -> Digests:
+        """Hashes of audio, known to all cycles."""
+        return Digests(self.cache / "audio-hashes.jsonl")
 
     def utterances(self) -> dict[str, Utterance]:
         """Return what is selected in this cycle, and its canary, by id."""

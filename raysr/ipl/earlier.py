@@ -8,6 +8,12 @@ from raysr.ipl.decisions import Decision, read_decisions
 from raysr.ipl.predictions import Prediction, Predictions
 
 
+def labelled(folder: Path) -> Predictions | None:
+    """Return the predictions of the cycle in ``folder``; None until all of them are there."""
+    path = folder / "predictions.json"
+    return Predictions(folder / json.loads(path.read_text())["folder"]) if path.exists() else None
+
+
 class Earlier:
     """The finished labelling of the cycles before ``cycle``; ``folder`` holds the cycles' folders."""
 
@@ -16,12 +22,11 @@ class Earlier:
 
     def cycles(self) -> list[int]:
         """Return the cycles whose labelling is finished, the newest first."""
-        return [c for c in reversed(range(self._cycle)) if (self._of(c) / "predictions.json").exists()]
+        return [c for c in reversed(range(self._cycle)) if labelled(self._of(c)) is not None]
 
     def predictions(self, cycle: int) -> Predictions:
-        """Return the predictions of one of :meth:`cycles`."""
-        folder = self._of(cycle)
-        return Predictions(folder / json.loads((folder / "predictions.json").read_text())["folder"])
+        """Return the predictions of a cycle; none where it has not labelled."""
+        return labelled(self._of(cycle)) or Predictions(self._of(cycle) / "predictions")
 
     def decisions(self, cycle: int) -> list[Decision]:
         """Return the decisions of a cycle; none where it has made none."""

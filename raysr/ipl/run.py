@@ -1,7 +1,7 @@
 """A run: its folder, its parts, and what it tells the world."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,29 +16,17 @@ from raysr.ipl.canary import WithCanary, draw_canary
 from raysr.ipl.config import RunConfig, read_config
 from raysr.ipl.context import CycleContext
 from raysr.ipl.corpora import Corpora, open_corpora
-from raysr.ipl.decisions import Decision, Rule, decide
 from raysr.ipl.events import Events
-from raysr.ipl.filter_hash import filter_hash
+from raysr.ipl.filter_chain import FilterChain
+from raysr.ipl.filter_report import judge_filters
 from raysr.ipl.folder import keep_config, owning, place
 from raysr.ipl.handover import write_json
 from raysr.ipl.materials import Materials
 from raysr.ipl.plugins import Batcher, Builder, Initializer, Recogniser, Selector, Trainer
-from raysr.ipl.predictions import Prediction
 from raysr.ipl.progress import Progress
 from raysr.ipl.scoring import label_report, score_student
 from raysr.ipl.steps import Steps
 from raysr.pool import Entry, Pool
-
-
-@dataclass(frozen=True)
-class FilterChain:
-    """The configured filters as one: predictions in, a decision for each out."""
-
-    rules: Sequence[Rule]
-    hash: str
-
-    def __call__(self, predictions: Iterable[Prediction]) -> list[Decision]:
-        return decide(predictions, self.rules, self.hash)
 
 
 @dataclass(frozen=True)
@@ -81,18 +69,18 @@ class Run:
 
     def steps(self, cycle: int) -> Steps:
         """Return the steps of a cycle, done or not."""
-        folder = self.folder / "cycles" / f"{cycle:03d}"
+        folder = self._of(cycle)
         folder.mkdir(parents=True, exist_ok=True)
         return Steps(folder, cycle, self.events)
 
     def plugins(self, cycle: int) -> Plugins:
         """Build a cycle's plug-ins."""
-        c, context = self.config, self._context(cycle)
+        c, context = self.config, self.context(cycle)
         return Plugins(
             selector=slots.SELECTORS.build(c.selector, context),
             builder=slots.BUILDERS.build(c.builder, context),
             recogniser=self._with_canary(slots.RECOGNISERS.build(c.recogniser, context), context),
-            filter=FilterChain([slots.FILTERS.build(s, context) for s in c.filter], filter_hash(c.filter)),
+            filter=FilterChain.build(c.filter, context),
             batcher=slots.BATCHERS.build(c.batcher, context),
             initializer=slots.INITIALIZERS.build(c.initializer, context),
             trainer=slots.TRAINERS.build(c.trainer, context),
@@ -100,8 +88,11 @@ class Run:
 
     def score(self, cycle: int, student: Entry) -> dict[str, Any]:
         """Return what there is to report of a cycle."""
-        folder = self.folder / "cycles" / f"{cycle:03d}"
+        folder = self._of(cycle)
         labels = label_report(folder / "decisions.parquet", self.corpora.truth)
+        if labels["offered"]:
+            judged = judge_filters(self.config.filter, self.context(cycle), self.corpora.truth or {})
+            write_json(folder / "filters.json", judged)
         sets = {name: list(manifest) for name, manifest in self.corpora.tests.items()}
         if sets:
             self.progress.say(f"  scoring {student.name} on {', '.join(sets)}")
@@ -139,12 +130,13 @@ class Run:
         drawn = draw_canary(context.dev, context.canary_size, context.seed)
         return WithCanary(recogniser, drawn, context.folder / "canary")
 
-    def _context(self, cycle: int) -> CycleContext:
+    def context(self, cycle: int) -> CycleContext:
+        """Return what a cycle's plug-ins may know."""
         c = self.config
         return CycleContext(
             cycle=cycle,
             first_cycle=c.first_cycle,
-            folder=self.folder / "cycles" / f"{cycle:03d}",
+            folder=self._of(cycle),
             seed=c.run.seed,
             pool=self.pool,
             cache=self._cache,
@@ -157,6 +149,9 @@ class Run:
             labelled=self.corpora.labelled,
             canary_size=c.run.canary,
         )
+
+    def _of(self, cycle: int) -> Path:
+        return self.folder / "cycles" / f"{cycle:03d}"
 
     @property
     def _cache(self) -> Path:
