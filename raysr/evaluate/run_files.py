@@ -48,7 +48,7 @@ def read_run(folder: Path) -> RunFiles:
         cycles=report.get("cycles") or finished,
         finished=bool(report.get("finished")),
         losses={f"cycle {int(path.name)}": curve for path in cycles if (curve := _losses(path))},
-        reasons=[row for path in cycles for row in _reasons(path)],
+        reasons=[row for path in cycles for row in (*_held_out(path), *_reasons(path))],
         filters=[report for path in cycles if (report := _json(path / "filters.json"))],
         worst=_worst(cycles),
         lineage=list(_lineage(folder / "pool")),
@@ -80,6 +80,14 @@ def _reasons(cycle: Path) -> Iterator[dict[str, Any]]:
             "utterances": len(rows),
             "hours": sum(row.get("duration") or 0.0 for row in rows) / 3600,
         }
+
+
+def _held_out(cycle: Path) -> Iterator[dict[str, Any]]:
+    """Yield how much the selector left out because it is the audio of dev or test utterances."""
+    rows = list(_jsonl(cycle / "held-out.jsonl"))
+    if rows:
+        told = {"cycle": int(cycle.name), "status": "held out", "rule": None, "reason": rows[0]["reason"]}
+        yield told | {"utterances": len(rows), "hours": None}
 
 
 def _worst(cycles: list[Path]) -> list[dict[str, Any]]:

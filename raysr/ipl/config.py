@@ -122,6 +122,11 @@ class RunConfig(Config):
         """The first cycle that labels."""
         return int(self.selector.options.get("first_cycle", 0))
 
+    @property
+    def relabel(self) -> float:
+        """The share of what is labelled already that gets fresh labels."""
+        return float(self.selector.options.get("relabel", 1.0))
+
 
 def read_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> RunConfig:
     """Read a run's configuration from YAML, with ``dotted.key=value`` overrides."""

@@ -98,8 +98,8 @@ def judge_filters(
     Raises:
         RunError: the cycle has not labelled anything yet.
     """
-    predictions = labelled(context.folder)
-    if predictions is None:
+    predictions = list(labelled(context.folder) or ())
+    if not predictions:
         raise RunError(f"{context.folder}: nothing is labelled here (yet): name a cycle that has labelled")
     chain, judged = FilterChain.build(specs, context), context.canary
     references = {j.prediction.id: j.reference for j in judged}

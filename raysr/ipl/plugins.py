@@ -63,6 +63,8 @@ SELECTORS = Slot(
         "all": "raysr.ipl.selector:All",
         "random": "raysr.ipl.selector:Random",
         "curriculum": "raysr.ipl.selector:Curriculum",
+        "quota": "raysr.ipl.selector:Quota",
+        "useful": "raysr.ipl.selector:Useful",
     },
 )
 BUILDERS = Slot(

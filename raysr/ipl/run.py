@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from raysr.cluster import Connection, connect
 from raysr.corpus.disk import naming_full_disk
 from raysr.corpus.features import FeatureCache
 from raysr.corpus.manifest import Manifest
+from raysr.corpus.recordings import HeldOut
 from raysr.ipl import plugins as slots
 from raysr.ipl.canary import WithCanary, draw_canary
+from raysr.ipl.carry import Carrying
 from raysr.ipl.config import RunConfig, read_config
 from raysr.ipl.context import CycleContext
 from raysr.ipl.corpora import Corpora, open_corpora
@@ -21,6 +24,7 @@ from raysr.ipl.filter_chain import FilterChain
 from raysr.ipl.filter_report import judge_filters
 from raysr.ipl.folder import keep_config, owning, place
 from raysr.ipl.handover import write_json
+from raysr.ipl.held_out import Protecting, count_held_out
 from raysr.ipl.materials import Materials
 from raysr.ipl.plugins import Batcher, Builder, Initializer, Recogniser, Selector, Trainer
 from raysr.ipl.progress import Progress
@@ -77,9 +81,11 @@ class Run:
         """Build a cycle's plug-ins."""
         c, context = self.config, self.context(cycle)
         return Plugins(
-            selector=slots.SELECTORS.build(c.selector, context),
+            selector=Protecting(
+                slots.SELECTORS.build(c.selector, context), self.held_out, context.folder, self.progress
+            ),
             builder=slots.BUILDERS.build(c.builder, context),
-            recogniser=self._with_canary(slots.RECOGNISERS.build(c.recogniser, context), context),
+            recogniser=self._labelling(slots.RECOGNISERS.build(c.recogniser, context), context),
             filter=FilterChain.build(c.filter, context),
             batcher=slots.BATCHERS.build(c.batcher, context),
             initializer=slots.INITIALIZERS.build(c.initializer, context),
@@ -102,6 +108,7 @@ class Run:
         return {
             "cycle": cycle,
             **labels,
+            "held_out": count_held_out(folder),
             "student": student.name,
             "dev_wer": student.metrics.get("dev_wer"),
             "wer": wer,
@@ -126,9 +133,17 @@ class Run:
     def _write(self, finished: bool) -> None:
         write_json(self.folder / "report.json", {"finished": finished, "cycles": self._reports})
 
-    def _with_canary(self, recogniser: Recogniser, context: CycleContext) -> Recogniser:
+    @cached_property
+    def held_out(self) -> HeldOut:
+        """The audio of dev and tests, which is never selected."""
+        sets = {"dev": self.corpora.dev, **{f"tests.{name}": m for name, m in self.corpora.tests.items()}}
+        return HeldOut(sets, self.context(0).digests)
+
+    def _labelling(self, recogniser: Recogniser, context: CycleContext) -> Recogniser:
+        """Let a recogniser label the canary too, and carry over what is not to be labelled anew."""
         drawn = draw_canary(context.dev, context.canary_size, context.seed)
-        return WithCanary(recogniser, drawn, context.folder / "canary")
+        carrying = Carrying(recogniser, self.config.relabel, context)
+        return WithCanary(carrying, drawn, context.folder / "canary")
 
     def context(self, cycle: int) -> CycleContext:
         """Return what a cycle's plug-ins may know."""
