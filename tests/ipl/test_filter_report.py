@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.filters import compare, read_runs
 from raysr.cli.app import run as command
 from raysr.corpus.utterance import Utterance
 from raysr.errors import ConfigError, RunError
@@ -155,6 +156,14 @@ def test_other_filters_are_tried_without_labelling_or_changing_the_run(
     assert "on the canary" in printed
     assert "duration: under 2 s" in printed
     assert {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()} == before
+
+
+def test_the_benchmark_of_filters_reads_runs(finished: Path) -> None:
+    for canary, labels in ((False, 5), (True, 6)):  # the broken file has no label
+        results = compare(read_runs([finished, finished], canary), 10.0, [0.5])
+        assert list(results["cycles"]) == ["1"]
+        assert results["cycles"]["1"]["labels"] == 2 * labels
+        assert "score" in results["cycles"]["1"]["quantities"]
 
 
 def test_what_cannot_be_tried_is_said_in_one_line(finished: Path, tmp_path: Path) -> None:
