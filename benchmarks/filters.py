@@ -7,8 +7,8 @@ the length-normalised score, the agreement of the CTC and attention heads (of te
 `decode.method: rescore`), confidences, and what else the teachers gave. `area` is that under the ROC curve. Precision,
 recall and label WER are told at equal shares kept: at `--shares`, and at those that agreement of the heads keeps when
 at most so many percent of the words may be in dispute. Labels of one value that lie on the edge count in part, as if
-drawn at random; one without the quantity is ranked last. Cycles are told apart, since labels get better; the runs of a cycle are
-pooled, each ranked by itself. Intervals are 95%, paired, over utterances.
+drawn at random; one without the quantity is ranked last. Cycles are told apart, since labels get better; the runs of a
+cycle are pooled, each ranked by itself. Intervals are 95%, paired, over utterances.
 """
 
 import argparse
@@ -102,7 +102,10 @@ def read_runs(folders: Iterable[Path], canary: bool) -> dict[int, list[Labels]]:
 
 def compare(cycles: Mapping[int, Sequence[Labels]], good: float, shares: Sequence[float]) -> dict[str, Any]:
     """Return what every quantity is worth in every cycle."""
-    return {"good_wer": good, "cycles": {str(c): compare_cycle(runs, good, shares) for c, runs in cycles.items()}}
+    return {
+        "good_wer": good,
+        "cycles": {str(c): compare_cycle(runs, good, shares) for c, runs in cycles.items()},
+    }
 
 
 def compare_cycle(runs: Sequence[Labels], good: float, shares: Sequence[float]) -> dict[str, Any]:
@@ -121,13 +124,17 @@ def compare_cycle(runs: Sequence[Labels], good: float, shares: Sequence[float]) 
             name: {
                 "known": float(np.mean(np.concatenate([np.isfinite(run.values[name]) for run in runs]))),
                 "area": mean_area(runs, name, good),
-                "curve": [kept_at(runs, name, good, [s] * len(runs)) for s in np.linspace(0.05, 1, 20).tolist()],
+                "curve": [
+                    kept_at(runs, name, good, [s] * len(runs)) for s in np.linspace(0.05, 1, 20).tolist()
+                ],
                 "at": {title: kept_at(runs, name, good, of) for title, of in chosen.items()},
             }
             for name in names
         },
         "area_over_score": {
-            name: area_difference(runs, name, "score", good) for name in names if name != "score" and "score" in names
+            name: area_difference(runs, name, "score", good)
+            for name in names
+            if name != "score" and "score" in names
         },
     }
 
@@ -151,7 +158,9 @@ def area_difference(runs: Sequence[Labels], name: str, other: str, good: float) 
     return [round(float(x), 4) for x in (difference(runs), *np.quantile(drawn, [0.025, 0.975]))]
 
 
-def kept_at(runs: Sequence[Labels], name: str, good: float, shares: Sequence[float]) -> dict[str, float | None]:
+def kept_at(
+    runs: Sequence[Labels], name: str, good: float, shares: Sequence[float]
+) -> dict[str, float | None]:
     """Return precision and recall of "kept" as "good", and the WER of what is kept, with such a share of each run."""
     hits = errors = words = kept = right = 0.0
     for run, share in zip(runs, shares, strict=True):
@@ -209,7 +218,9 @@ def as_table(results: Mapping[str, Any]) -> str:
 
 
 def _cell(worth: Mapping[str, float | None]) -> str:
-    shown = ["–" if worth[k] is None else f"{100 * worth[k]:.1f}" for k in ("precision", "recall", "label_wer")]
+    shown = [
+        "–" if worth[k] is None else f"{100 * worth[k]:.1f}" for k in ("precision", "recall", "label_wer")
+    ]
     return f"{' / '.join(shown)} ({100 * (worth['kept'] or 0):.0f}%)"
 
 

@@ -18,6 +18,7 @@ OVERLAP_S = 0.05
 """Segments of one recording that share no more than this are different audio: cuts are rounded."""
 TICK_S = 0.01
 """Durations of copies differ by no more than this: manifests round them."""
+BLOCK = 1 << 20
 
 
 class Digests:
@@ -35,16 +36,16 @@ class Digests:
         try:
             key = json.dumps([utterance.audio, utterance.row, *places.version(utterance.audio)])
             if key not in self._known:
-                self._remember(key, _encoded(utterance))
+                self._remember(key, *_hashed(utterance))
         except (CorpusError, OSError):
             return None
         return self._known[key]
 
-    def _remember(self, key: str, audio: bytes) -> None:
-        self._known[key] = len(audio), hashlib.sha256(audio).hexdigest()
+    def _remember(self, key: str, size: int, digest: str) -> None:
+        self._known[key] = size, digest
         self._file.parent.mkdir(parents=True, exist_ok=True)
         with self._file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps([key, *self._known[key]]) + "\n")
+            file.write(json.dumps([key, size, digest]) + "\n")
 
     def _read(self, line: str) -> None:
         try:
@@ -161,8 +162,14 @@ def _tick(utterance: Utterance) -> int:
     return round(utterance.duration / TICK_S)
 
 
-def _encoded(utterance: Utterance) -> bytes:
+def _hashed(utterance: Utterance) -> tuple[int, str]:
+    """Return size and SHA-256 of the encoded audio; files are read in blocks, since recordings may be hours long."""
     if utterance.row is not None:
-        return shards.read_audio(utterance.audio, utterance.row)
+        audio = shards.read_audio(utterance.audio, utterance.row)
+        return len(audio), hashlib.sha256(audio).hexdigest()
+    size, digest = 0, hashlib.sha256()
     with places.open_binary(utterance.audio) as file:
-        return file.read()
+        while block := file.read(BLOCK):
+            size += len(block)
+            digest.update(block)
+    return size, digest.hexdigest()

@@ -88,7 +88,7 @@ def test_what_was_hashed_is_remembered_until_it_changes(
     before = Digests(file).of(one)
     with file.open("a") as torn:
         torn.write('["torn')
-    monkeypatch.setattr("raysr.corpus.recordings._encoded", lambda _: pytest.fail("read again"))
+    monkeypatch.setattr("raysr.corpus.recordings._hashed", lambda _: pytest.fail("read again"))
     assert Digests(file).of(one) == before
     monkeypatch.undo()
     changed = corpus("one", 0.75)

@@ -26,6 +26,7 @@ PHRASES = (  # what recognisers trained on subtitles write over silence and musi
     "see you in the next video",
     "subtitles by the amara org community",
 )
+STRAY = 0.001  # share of letters below which a script is a slip of the pen
 
 
 class Empty:
@@ -132,7 +133,8 @@ class Script:
 
         Attributes:
             allowed: Unicode's names of scripts, such as ``[latin, cyrillic]``; CJK is one with the Japanese
-                syllabaries. None takes those of transcribed audio, labelled or else dev.
+                syllabaries. None takes those of one letter in a thousand or more of transcribed audio, labelled or
+                else dev.
             foreign: share of a label's letters that may be of others.
         """
 
@@ -159,7 +161,8 @@ class Script:
         if self.config.allowed is not None:
             return frozenset(name.upper() for name in self.config.allowed)
         texts = (u.text or "" for u in transcribed(self.context, "script.allowed"))
-        return frozenset(script_of_letter(letter) for text in texts for letter in text if letter.isalpha())
+        counts = Counter(script_of_letter(letter) for text in texts for letter in text if letter.isalpha())
+        return frozenset(name for name, count in counts.items() if count >= STRAY * counts.total())
 
 
 def _lines(phrases: str | list[str]) -> list[str]:
