@@ -34,7 +34,10 @@ class Recogniser(Protocol):
 
 
 class Filter(Protocol):
-    """The ids that are not to be trained on, each with the reason; pure over the predictions it is given."""
+    """The ids that are not to be trained on, each with the reason; pure over the predictions it is given.
+
+    It is also asked about the canary and about labels whose truth is known, to see what it is worth.
+    """
 
     def __call__(self, predictions: Sequence[Prediction]) -> Mapping[str, str]: ...
 

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from raysr.config import Spec
 from raysr.corpus.manifest import Manifest, open_manifest
 from raysr.corpus.utterance import Utterance
+from raysr.errors import CorpusError
 from raysr.ipl.canary import MARK, WithCanary, draw_canary, read_canary
-from raysr.ipl.config import RunConfig
+from raysr.ipl.config import DataPart, RunConfig
+from raysr.ipl.corpora import open_corpora
 from raysr.ipl.cycle import run_cycles
 from raysr.ipl.predictions import Prediction, Predictions, TeacherHypothesis
 from raysr.ipl.progress import Progress
@@ -94,6 +96,12 @@ def test_the_draw_does_not_depend_on_the_order_of_dev(count: int, seed: int, ord
     assert drawn == draw_canary(DEV, count, seed)
     assert len(drawn) == min(count, len(DEV))
     assert all(u.id.startswith(MARK) for u in drawn)
+
+
+def test_ids_of_the_canary_are_its_own(tmp_path: Path) -> None:
+    (tmp_path / "u.jsonl").write_text('{"id": "canary:u1", "audio_filepath": "a.wav", "duration": 1}\n')
+    with pytest.raises(CorpusError, match="ids may not begin 'canary:'"):
+        open_corpora(DataPart(unlabelled=str(tmp_path / "u.jsonl")))
 
 
 def test_a_run_labels_its_canary_in_every_cycle_that_labels(

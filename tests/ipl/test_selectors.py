@@ -158,6 +158,40 @@ def test_earlier_gives_the_newest_labelling_of_each_once(tmp_path: Path) -> None
     assert earlier.decisions(1) == []
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"kind": "random"},
+        {"kind": "curriculum"},
+        {"kind": "curriculum", "by": "ease"},
+        {"kind": "quota", "hours": 0.005},
+        {"kind": "quota", "by": "duration"},
+        {"kind": "useful"},
+        {"kind": "useful", "by": "drift", "explore": 0.5},
+    ],
+)
+@given(utterances=CORPORA, seed=st.integers(0, 9), order=st.randoms())
+def test_a_selection_depends_on_seed_and_past_and_not_on_the_order(
+    spec: dict[str, Any],
+    utterances: list[Utterance],
+    seed: int,
+    order: Any,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = tmp_path_factory.mktemp("cycles")
+    for cycle in (0, 1):
+        rows = [said(u.id, "x" * int(u.duration * (cycle + 1)), cycle, -u.duration) for u in utterances[::2]]
+        labelled(folder, cycle, rows)
+    own = context(folder, seed=seed)
+    chosen = select(own, utterances, **spec)
+    shuffled = list(utterances)
+    order.shuffle(shuffled)
+    again = select(own, shuffled, **spec)
+    assert sorted(again) == sorted(chosen)
+    assert len(set(chosen)) == len(chosen)
+    assert [u.id for u in utterances if u.id in set(chosen)] == chosen
+
+
 class Fresh:
     """Labels what has no row, and remembers it."""
 

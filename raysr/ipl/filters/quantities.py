@@ -7,7 +7,6 @@ after the noisy student recipe of WeNet; agreement of several recognisers as com
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-import jiwer
 from rapidfuzz.distance.Levenshtein import distance
 
 from raysr.decode.hypothesis import mean_confidence
@@ -44,9 +43,10 @@ def teachers(prediction: Prediction) -> float | None:
     others = [answer.text for answer in prediction.answers if answer is not label]
     if label is None or not others:
         return None
-    if not label.text:
+    words = label.text.split()
+    if not words:
         return 1.0 - all(others)
-    return 1 - min(jiwer.wer(label.text, other) for other in others)
+    return 1 - min(distance(words, other.split()) for other in others) / len(words)
 
 
 def lm(prediction: Prediction) -> float | None:
