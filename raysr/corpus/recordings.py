@@ -122,7 +122,10 @@ class HeldOut:
 
 
 def copies(utterances: Iterable[Utterance], digests: Digests) -> Iterator[tuple[str, str]]:
-    """Yield (id, id of the one that stays) of utterances whose audio an earlier one has; earlier is a smaller id."""
+    """Yield (id, id of the one that stays) of utterances whose audio an earlier one has; earlier is a smaller id.
+
+    One recording under two mixes is two.
+    """
     placed = [(u, _place(u)) for u in sorted(utterances, key=lambda u: u.id)]
     ticks: dict[int, set[str]] = {}
     for u, place in placed:
@@ -133,7 +136,7 @@ def copies(utterances: Iterable[Utterance], digests: Digests) -> Iterator[tuple[
         alone = all(others <= {place} for others in near)
         hashed = None if alone else digests.of(u)
         groups = [staying.setdefault(name, []) for name in ([place, hashed[1]] if hashed else [place])]
-        known = next((o for group in groups for o in group if overlap(o, u)), None)
+        known = next((o for group in groups for o in group if o.mix == u.mix and overlap(o, u)), None)
         if known is not None:
             yield u.id, known.id
             continue

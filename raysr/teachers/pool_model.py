@@ -39,22 +39,20 @@ class _Reader:
             lm=best.lm,
             confidences=best.confidences,
             nbest=tuple((self.text(h), h.score) for h in nbest[1:]),
-            ctc_attention_agreement=self.agreement(nbest, greedy),
+            ctc_attention_agreement=self.agreement(nbest) if greedy else None,
             text_without_lm=self.text(greedy) if greedy and with_lm else None,
             ended=best.ended,
         )
 
-    def agreement(self, nbest: Sequence[Hypothesis], greedy: Hypothesis | None) -> float | None:
-        """Compare what CTC alone reads with the hypothesis that attention likes best; None without both heads.
+    def agreement(self, nbest: Sequence[Hypothesis]) -> float | None:
+        """Compare the hypotheses that CTC and attention like best; None without both heads, or without a choice.
 
-        CTC's reading is the greedy one: that of a list which beam and language model have picked already would
-        agree with attention's choice from the same list however wrong both are, and always where it is all there is.
+        Both choose from one list, so that it is the heads that differ and not the language model that made the list.
         """
-        read = [h for h in nbest if h.attention is not None]
-        if not read or greedy is None:
+        if len(nbest) < 2 or any(h.attention is None for h in nbest):
             return None
-        by_ctc = self.text(greedy)
-        by_attention = self.text(max(read, key=lambda h: h.attention or 0.0))
+        by_ctc = self.text(max(nbest, key=lambda h: h.ctc))
+        by_attention = self.text(max(nbest, key=lambda h: h.attention or 0.0))
         if not by_ctc:
             return 1.0 if not by_attention else 0.0
         return max(0.0, 1.0 - jiwer.wer(by_ctc, by_attention))

@@ -109,6 +109,8 @@ def test_the_first_of_each_audio_stays(corpus: Callable[[str, float], Utterance]
     d = corpus("d", 1.0)
     found = [d, copy(b, "c"), b, replace(d, id="e", start=0.4, duration=0.4), copy(b, "a"), corpus("f", 1.0)]
     assert dict(copies(found, Digests(tmp_path / "hashes.jsonl"))) == {"b": "a", "c": "a", "e": "d"}
+    noisy = replace(b, id="noisy", mix={"noise": {"snr_db": 5}})
+    assert dict(copies([b, noisy, replace(noisy, id="z")], Digests(tmp_path / "h.jsonl"))) == {"z": "noisy"}
     part, later = replace(d, id="p", duration=0.5), replace(d, id="q", start=0.5, duration=0.5)
     middle = replace(d, id="r", start=0.3, duration=0.4)
     assert dict(copies([middle, later, part], Digests(tmp_path / "x.jsonl"))) == {"r": "p"}
