@@ -50,7 +50,7 @@ class Digests:
     def _read(self, line: str) -> None:
         try:
             key, size, digest = json.loads(line)
-        except ValueError:
+        except (ValueError, TypeError):
             return  # torn by a crash: hashed again
         self._known[key] = size, digest
 
@@ -74,16 +74,13 @@ class HeldOut:
         self._content: dict[str, list[str]] | None = None
         self._sizes: set[int] = set()
 
-    def __bool__(self) -> bool:
-        return bool(self._places)
-
     def holds(self, utterance: Utterance) -> str | None:
         """Return which held-out utterance has audio of this one; None when none has."""
         place = _place(utterance)
         found = self._overlapping(place, utterance)
         if found:
             return "{}: the same recording as '{}'".format(*found)
-        if place in self._places or not self._may_be_copied(utterance):
+        if place not in self._places and not self._may_be_copied(utterance):
             return None
         hashed = self._digests.of(utterance)
         for other in self._contents().get(hashed[1], ()) if hashed else ():

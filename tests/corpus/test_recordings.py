@@ -62,6 +62,18 @@ def test_copies_links_and_overlapping_parts_are_held_out(
     assert index.holds(replace(one, audio=str(tmp_path / "gone.wav"))) is None
 
 
+def test_a_cut_between_held_out_ones_is_looked_for_in_their_copies(
+    corpus: Callable[[str, float], Utterance], tmp_path: Path
+) -> None:
+    one = corpus("one", 2.0)
+    again = copy(one, "again")
+    index = HeldOut(
+        {"dev": [replace(one, duration=1.0)], "test": [replace(again, start=1.0, duration=1.0)]},
+        Digests(tmp_path / "hashes.jsonl"),
+    )
+    assert index.holds(replace(one, start=1.2, duration=0.5)) == "test: a copy of 'again'"
+
+
 def test_rows_of_shards_and_files_are_told_by_their_bytes(
     corpus: Callable[[str, float], Utterance], tmp_path: Path
 ) -> None:
