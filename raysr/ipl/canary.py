@@ -9,11 +9,12 @@ import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from raysr.config import Spec
 from raysr.corpus.manifest import Manifest, open_manifest, write_jsonl
 from raysr.corpus.utterance import Utterance
+from raysr.ipl.plugins import Recogniser
 from raysr.ipl.predictions import Prediction, Predictions
 from raysr.text.normalise import normalise
 
@@ -26,12 +27,6 @@ class Judged(NamedTuple):
 
     prediction: Prediction
     reference: str
-
-
-class Labels(Protocol):
-    """What a recogniser does; see :class:`raysr.ipl.plugins.Recogniser`."""
-
-    def __call__(self, selected: Manifest, teachers: Sequence[Spec]) -> Predictions: ...
 
 
 def draw_canary(dev: Iterable[Utterance], count: int, seed: int) -> list[Utterance]:
@@ -66,7 +61,7 @@ class WithCanary:
         folder: that its predictions and references go to.
     """
 
-    def __init__(self, recogniser: Labels, utterances: Sequence[Utterance], folder: Path) -> None:
+    def __init__(self, recogniser: Recogniser, utterances: Sequence[Utterance], folder: Path) -> None:
         self.recogniser, self.utterances, self.folder = recogniser, utterances, folder
 
     def __call__(self, selected: Manifest, teachers: Sequence[Spec]) -> Predictions:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from raysr.config import Spec
 from raysr.corpus.manifest import Manifest
-from raysr.ipl.canary import Labels
 from raysr.ipl.context import CycleContext
 from raysr.ipl.draws import draw
+from raysr.ipl.plugins import Recogniser
 from raysr.ipl.predictions import Predictions
 
 BLOCK = 1024
@@ -24,7 +24,7 @@ class Carrying:
         context: of the cycle.
     """
 
-    def __init__(self, recogniser: Labels, relabel: float, context: CycleContext) -> None:
+    def __init__(self, recogniser: Recogniser, relabel: float, context: CycleContext) -> None:
         self.recogniser, self.relabel, self.context = recogniser, relabel, context
 
     def __call__(self, selected: Manifest, teachers: Sequence[Spec]) -> Predictions:

@@ -72,7 +72,10 @@ class Side:
         }
 
     def examples(self, name: str) -> list[dict[str, Any]]:
-        """Return a few labels that a filter dropped and kept, the mistakes it made first where the truth is known."""
+        """Return a few labels that a filter dropped and kept, the mistakes it made first where the truth is known.
+
+        None of a filter that dropped nothing.
+        """
         offered = sorted(self.offered(name), key=lambda d: d.id)
         dropped = sorted((d for d in offered if d.rule == name), key=lambda d: d.id not in self.good)
         kept = sorted((d for d in offered if d.rule != name), key=lambda d: d.id in self.good)
@@ -80,7 +83,7 @@ class Side:
         return [
             {"id": d.id, "kept": d.rule != name, "text": d.text or "", "reference": self.references.get(d.id)}
             | {"reason": d.reason if d.rule == name else None}
-            for d in [*dropped[:EXAMPLES], *right, *kept[:EXAMPLES]]
+            for d in [*dropped[:EXAMPLES], *right, *(kept[:EXAMPLES] if dropped else ())]
         ]
 
     def _place(self, decision: Decision) -> int:
@@ -129,7 +132,7 @@ def filter_report(
                 "dropped_h": sum(d.duration for d in dropped) / 3600,
                 "alone": {part: side.judge(alone[part]) for part, side in sides.items()},
                 "so_far": {part: side.judge_so_far(name) for part, side in sides.items()},
-                "examples": next(iter(sides.values()), selected).examples(name),
+                "examples": next(filter(None, (s.examples(name) for s in (*sides.values(), selected))), []),
             }
         )
     return {

@@ -1,23 +1,17 @@
 """Nothing of dev or test is ever trained on, whatever the selector: their audio is recognised, not their names."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
 from raysr.corpus.disk import replacing
 from raysr.corpus.manifest import Manifest
 from raysr.corpus.recordings import HeldOut
 from raysr.corpus.utterance import Utterance
+from raysr.ipl.plugins import Selector
 from raysr.ipl.progress import Progress
 
 LIST = "held-out.jsonl"
-
-
-class Selects(Protocol):
-    """What a selector does; see :class:`raysr.ipl.plugins.Selector`."""
-
-    def __call__(self, cycle: int, unlabelled: Manifest) -> Iterable[Utterance]: ...
 
 
 class Protecting:
@@ -30,7 +24,7 @@ class Protecting:
         progress: told how many utterances were left out.
     """
 
-    def __init__(self, selector: Selects, held_out: HeldOut, folder: Path, progress: Progress) -> None:
+    def __init__(self, selector: Selector, held_out: HeldOut, folder: Path, progress: Progress) -> None:
         self.selector, self.held_out, self.folder, self.progress = selector, held_out, folder, progress
 
     def __call__(self, cycle: int, unlabelled: Manifest) -> Iterator[Utterance]:
