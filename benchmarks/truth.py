@@ -1,17 +1,19 @@
 """The oracle's plug-in: a Recogniser that hands over what was really said."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 from raysr.config import Config, Spec
 from raysr.corpus.demo import demo_corpus
 from raysr.corpus.manifest import Manifest
+from raysr.ipl.canary import MARK
 from raysr.ipl.context import CycleContext
 from raysr.ipl.predictions import Prediction, Predictions, TeacherHypothesis
 from raysr.teachers.base import TeacherOutput
 
 
 class Truth:
-    """Labels the demo corpus's unlabelled part with its hidden truth; the teachers are not asked."""
+    """Labels the demo corpus's unlabelled part with its hidden truth, and the canary; the teachers are not asked."""
 
     Config = Config
 
@@ -19,7 +21,9 @@ class Truth:
         self.context = context
 
     def __call__(self, selected: Manifest, teachers: Sequence[Spec]) -> Predictions:
-        truth = demo_corpus().truth
+        corpus = demo_corpus()
+        dev = chain.from_iterable(corpus.dev.values())
+        truth = corpus.truth | {MARK + u.id: u.text or "" for u in dev}
         predictions = Predictions(self.context.folder / "predictions")
         rows = [
             Prediction(

@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command("evaluate")(evaluate)
     app.command("report")(report)
+    app.command("filter")(filter_)
 
 
 def evaluate(
@@ -89,11 +90,54 @@ def report(
 ) -> None:
     """Write a run's report.html: tables, plots and configuration in one file.
 
-    Example: `raysr report runs/demo`
+    Prints what the filters of the last cycle that labelled are worth. Example: `raysr report runs/demo`
     """
     from raysr.evaluate.report import write_report
+    from raysr.evaluate.run_files import read_run
 
-    typer.echo(str(write_report(run)))
+    page = write_report(run)
+    for judged in read_run(run).filters[-1:]:
+        _print_filters(judged)
+    typer.echo(str(page))
+
+
+def filter_(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, finished or not.")],
+    filters: Annotated[
+        str | None,
+        typer.Option(
+            "--filter", help="A chain as in YAML, such as '[{kind: score, keep: 0.7}]'; else the run's."
+        ),
+    ] = None,
+    cycle: Annotated[int | None, typer.Option(min=0, help="The last that labelled unless given.")] = None,
+    good: Annotated[float, typer.Option(min=0, help="WER in percent up to which a label is good.")] = 10.0,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the result to this file as well.")
+    ] = None,
+) -> None:
+    """Try other filters on what a run's teachers have said: nothing is labelled, and the run stays as it is.
+
+    To train with them, start a run with them: decisions that a student was trained on are not rewritten.
+
+    Example: `raysr filter runs/demo --filter '[{kind: empty}, {kind: score, keep: 0.7}]'`
+    """
+    import json
+
+    from raysr.ipl.what_if import what_if
+
+    judged = what_if(run, filters, cycle, good)
+    _print_filters(judged)
+    if json_file:
+        json_file.write_text(json.dumps(judged, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _print_filters(judged: dict[str, Any]) -> None:
+    from raysr.evaluate.filter_table import COLUMNS, filter_tables, strata_rows
+
+    for title, rows in filter_tables(judged).items():
+        print_table(COLUMNS, rows, f"filters of cycle {judged['cycle']}, {title}")
+    rows = [(f"{kind}: {name}", *cells) for kind, name, *cells in strata_rows(judged)]
+    print_table(("stratum", "utterances", "hours", "kept", "share"), rows, "hours kept")
 
 
 def _named(argument: str) -> tuple[str, str]:

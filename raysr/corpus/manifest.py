@@ -45,6 +45,10 @@ class Manifest:
             self._length = len(self._source)
         return self._length
 
+    def __add__(self, other: "Manifest") -> "Manifest":
+        """Return the utterances of both, one manifest after the other."""
+        return Manifest(_Chain([self, other]))
+
     def ids(self) -> list[str]:
         """Return the ids in order; raise :class:`CorpusError` naming the first one that comes twice."""
         seen: dict[str, None] = {}

@@ -22,6 +22,7 @@ class Hypothesis:
         times: for each token the encoder frame, from 0, at which its posterior peaks on the best alignment.
         confidences: for each token the CTC posterior at that frame, in [0, 1].
         bias: what boosted phrases are worth to it.
+        ended: whether eos came before the most tokens that the search allows; None of a search frame by frame.
     """
 
     tokens: tuple[int, ...]
@@ -32,6 +33,7 @@ class Hypothesis:
     times: tuple[int, ...]
     confidences: tuple[float, ...]
     bias: float = 0.0
+    ended: bool | None = None
 
     @property
     def normalised_score(self) -> float:

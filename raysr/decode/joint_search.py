@@ -165,16 +165,17 @@ class JointSearch:
         """Return the hypotheses that ended, best first, of the utterances at ``rows``."""
         ended = self._ended.select(rows)
         columns = (ended.score, ended.parts, ended.tokens, ended.length)
+        utterances = zip(*(column.tolist() for column in columns), strict=True)
         return [
             [
-                self._hypothesis(score, parts, tokens[:length])
+                self._hypothesis(score, parts, tokens[:length], length < limit)
                 for score, parts, tokens, length in zip(*hypotheses, strict=True)
                 if score > -torch.inf
             ]
-            for hypotheses in zip(*(column.tolist() for column in columns), strict=True)
+            for hypotheses, limit in zip(utterances, self._limits[rows].tolist(), strict=True)
         ]
 
-    def _hypothesis(self, score: float, parts: list[float], tokens: list[int]) -> Hypothesis:
+    def _hypothesis(self, score: float, parts: list[float], tokens: list[int], ended: bool) -> Hypothesis:
         by_name = dict(zip(self._names, parts, strict=True))
         return Hypothesis(
             tokens=tuple(tokens),
@@ -185,4 +186,5 @@ class JointSearch:
             attention=by_name.get("attention"),
             times=(),
             confidences=(),
+            ended=ended,
         )

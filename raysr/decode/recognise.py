@@ -20,7 +20,7 @@ from raysr.errors import ConfigError
 from raysr.model.model import AsrModel
 from raysr.text.tokeniser import Tokeniser
 
-__all__ = ["DecodeConfig", "recognise", "recognise_masked"]
+__all__ = ["DecodeConfig", "recognise", "recognise_masked", "recognise_with_greedy"]
 
 
 def recognise(
@@ -60,6 +60,29 @@ def recognise(
     return [found[i] for i in range(len(features))]
 
 
+def recognise_with_greedy(
+    model: AsrModel,
+    tokeniser: Tokeniser,
+    features: Sequence[Tensor],
+    config: DecodeConfig,
+    lm: LanguageModel | None = None,
+) -> list[tuple[list[Hypothesis], Hypothesis | None]]:
+    """Return what :func:`recognise` does, each with the greedy CTC reading of the same pass of the encoder.
+
+    The second is None of a model without a CTC head.
+    """
+    _check_vocabulary(model, tokeniser, lm)
+    found: dict[int, tuple[list[Hypothesis], Hypothesis | None]] = {}
+    with _evaluating(model):
+        for indices in _batches([len(f) for f in features], config):
+            out, lengths = _encode(model, [features[i] for i in indices], -1, -1, 0)
+            log_probs = None if model.ctc is None else model.ctc_log_probs(out)
+            nbest = _search(model, out, lengths, config, lm, None, log_probs)
+            read = [None] * len(indices) if log_probs is None else greedy(log_probs, lengths)
+            found.update(zip(indices, zip(nbest, read, strict=True), strict=True))
+    return [found[i] for i in range(len(features))]
+
+
 def recognise_masked(
     model: AsrModel,
     tokeniser: Tokeniser,
@@ -90,11 +113,12 @@ def _search(
     config: DecodeConfig,
     lm: LanguageModel | None,
     bias: ContextBias | None,
+    log_probs: Tensor | None = None,
 ) -> list[list[Hypothesis]]:
-    """Return the n-best hypotheses of a batch of encoder output (B, T', D)."""
+    """Return the n-best hypotheses of a batch of encoder output (B, T', D); ``log_probs`` are CTC's of it."""
     if config.method in ONE_PASS:
         return one_pass(model, out, lengths, config, lm, bias)
-    log_probs = model.ctc_log_probs(out)
+    log_probs = model.ctc_log_probs(out) if log_probs is None else log_probs
     if config.method == "greedy":
         return [[h] for h in greedy(log_probs, lengths)]
     nbest = PassBeam(config, lm, bias).decode(log_probs, lengths, config.nbest)

@@ -59,7 +59,7 @@ def reliability(confidences: Sequence[float] | Floats, right: ArrayLike) -> Reli
         calibration_error=sum(b.words * abs(b.confidence - b.right) for b in bins) / len(p),
         brier=float(((p - y) ** 2).mean()),
         cross_entropy=_normalised_cross_entropy(p, y),
-        area=_area(p, y.astype(bool)),
+        area=area(p, y.astype(bool)),
         bins=bins,
     )
 
@@ -74,7 +74,7 @@ def _cross_entropy(p: Floats, y: Floats) -> float:
     return -float((y * np.log(p) + (1 - y) * np.log(1 - p)).mean())
 
 
-def _area(p: Floats, right: NDArray[np.bool_]) -> float:
+def area(p: Floats, right: NDArray[np.bool_]) -> float:
     """Return the share of (right, wrong) pairs in the right order, equals counting half (Mann and Whitney 1947)."""
     good, bad = p[right], np.sort(p[~right])
     if not len(good) or not len(bad):

@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from raysr.corpus.disk import replacing
 from raysr.evaluate import plots
+from raysr.evaluate.filter_table import COLUMNS, filter_tables, percent, strata_rows
 from raysr.evaluate.run_files import RunFiles, read_run
 
 METHOD_NAMES = {"greedy": "greedy", "lm": "LM"}
@@ -43,12 +44,10 @@ def render(run: RunFiles) -> str:
         hours_plot=_hours_plot(run.cycles),
         label_plot=_label_plot(run.cycles),
         loss_plot=_loss_plot(run.losses),
+        filter_columns=COLUMNS,
+        filter_tables=filter_tables,
+        strata_rows=strata_rows,
     )
-
-
-def percent(fraction: float | None) -> str:
-    """Write a fraction as a percentage; an en dash where there is none."""
-    return "–" if fraction is None or math.isnan(fraction) else f"{100 * fraction:.1f}%"
 
 
 def hours(value: float | None) -> str:

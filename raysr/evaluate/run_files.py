@@ -1,6 +1,7 @@
 """What a report shows, read from the plain files of a run's folder; what is not there yet is left empty."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,8 @@ import pyarrow.parquet as pq
 from raysr.errors import RunError
 
 WORST = 30
+REASONS = 30
+_NAMES = re.compile(r"^utterance \S+:|\S*/\S*|\d+(\.\d+)?")  # what differs between failures of one kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,7 @@ class RunFiles:
     finished: bool = False
     losses: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     reasons: list[dict[str, Any]] = field(default_factory=list)
+    filters: list[dict[str, Any]] = field(default_factory=list)
     worst: list[dict[str, Any]] = field(default_factory=list)
     lineage: list[dict[str, Any]] = field(default_factory=list)
     config: str = ""
@@ -44,7 +48,8 @@ def read_run(folder: Path) -> RunFiles:
         cycles=report.get("cycles") or finished,
         finished=bool(report.get("finished")),
         losses={f"cycle {int(path.name)}": curve for path in cycles if (curve := _losses(path))},
-        reasons=[row for path in cycles for row in _reasons(path)],
+        reasons=[row for path in cycles for row in (*_held_out(path), *_reasons(path))],
+        filters=[report for path in cycles if (report := _json(path / "filters.json"))],
         worst=_worst(cycles),
         lineage=list(_lineage(folder / "pool")),
         config=config.read_text(encoding="utf-8"),
@@ -58,22 +63,31 @@ def _losses(cycle: Path) -> list[tuple[float, float]]:
 
 
 def _reasons(cycle: Path) -> Iterator[dict[str, Any]]:
+    """Yield how much was kept, dropped by each filter, or failed alike, with one reason each; the commonest first."""
     path = cycle / "decisions.parquet"
     if not path.is_file():
         return
-    totals: dict[tuple[str, str], list[float]] = {}
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in pq.read_table(path).to_pylist():
-        count = totals.setdefault((row["status"], row.get("reason") or ""), [0, 0.0])
-        count[0] += 1
-        count[1] += (row.get("duration") or 0.0) / 3600
-    for (status, reason), (utterances, hours) in sorted(totals.items(), key=lambda item: -item[1][0]):
+        alike = row.get("rule") or _NAMES.sub("…", row.get("reason") or "")
+        groups.setdefault((row["status"], alike), []).append(row)
+    for (status, _), rows in sorted(groups.items(), key=lambda item: -len(item[1]))[:REASONS]:
         yield {
             "cycle": int(cycle.name),
             "status": status,
-            "reason": reason,
-            "utterances": int(utterances),
-            "hours": hours,
+            "rule": rows[0].get("rule"),
+            "reason": rows[0].get("reason") or "",
+            "utterances": len(rows),
+            "hours": sum(row.get("duration") or 0.0 for row in rows) / 3600,
         }
+
+
+def _held_out(cycle: Path) -> Iterator[dict[str, Any]]:
+    """Yield how much the selector left out because it is the audio of dev or test utterances."""
+    rows = list(_jsonl(cycle / "held-out.jsonl"))
+    if rows:
+        told = {"cycle": int(cycle.name), "status": "held out", "rule": None, "reason": rows[0]["reason"]}
+        yield told | {"utterances": len(rows), "hours": None}
 
 
 def _worst(cycles: list[Path]) -> list[dict[str, Any]]:

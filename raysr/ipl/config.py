@@ -33,11 +33,14 @@ class RunPart(Config):
         dir: the run's folder; a relative one is in the working folder, in a Ray job in ``RAYSR_STORAGE``.
         cycles: turns of the loop.
         seed: of every draw.
+        canary: transcribed utterances of dev that the teachers of every cycle label too, at most; filters and the
+            report see by them what a label is worth. 0 does without.
     """
 
     dir: str
     cycles: int = Field(default=3, ge=1)
     seed: int = 1
+    canary: int = Field(default=200, ge=0)
 
 
 class DataPart(Config):
@@ -118,6 +121,11 @@ class RunConfig(Config):
     def first_cycle(self) -> int:
         """The first cycle that labels."""
         return int(self.selector.options.get("first_cycle", 0))
+
+    @property
+    def relabel(self) -> float:
+        """The share of what is labelled already that gets fresh labels."""
+        return float(self.selector.options.get("relabel", 1.0))
 
 
 def read_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> RunConfig:

@@ -4,8 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raysr.audio.fbank import FbankConfig
-from raysr.corpus.manifest import Manifest
+from raysr.corpus.manifest import Manifest, open_manifest
+from raysr.corpus.recordings import Digests
+from raysr.corpus.utterance import Utterance
 from raysr.decode.recognise import DecodeConfig
+from raysr.ipl.canary import Judged, canary_utterances, read_canary
+from raysr.ipl.earlier import Earlier
 from raysr.ipl.materials import Materials
 from raysr.ipl.progress import Progress
 from raysr.model.config import ModelConfig
@@ -30,8 +34,10 @@ class CycleContext:
         cache: folder of the run's feature cache.
         materials: what is made once and then kept: tokeniser, a fresh student, language model.
         features, model, decode: as configured for the run.
-        dev: transcribed utterances that decoder weights are chosen on.
         progress: where to tell the user how it goes.
+        dev: transcribed utterances that decoder weights are chosen on.
+        labelled: what is trained on with its own transcripts, when there is any.
+        canary_size: how many utterances of dev the teachers label too, at most.
     """
 
     cycle: int
@@ -46,11 +52,34 @@ class CycleContext:
     decode: DecodeConfig
     progress: Progress
     dev: Manifest | tuple[()] = ()
+    labelled: Manifest | None = None
+    canary_size: int = 0
 
     @property
     def labelling_round(self) -> int:
         """How many cycles have labelled before this one."""
         return max(0, self.cycle - self.first_cycle)
+
+    @property
+    def canary(self) -> list[Judged]:
+        """What this cycle's teachers said of the canary, with its references; empty until they have labelled."""
+        return read_canary(self.folder / "canary")
+
+    @property
+    def earlier(self) -> Earlier:
+        """What the cycles before this one have left."""
+        return Earlier(self.folder.parent, self.cycle)
+
+    @property
+    def digests(self) -> Digests:
+        """Hashes of audio, known to all cycles."""
+        return Digests(self.cache / "audio-hashes.jsonl")
+
+    def utterances(self) -> dict[str, Utterance]:
+        """Return what is selected in this cycle, and its canary, by id."""
+        path = self.folder / "selection.jsonl"
+        selected = open_manifest(path) if path.exists() else ()
+        return {u.id: u for u in selected} | canary_utterances(self.folder / "canary")
 
     @property
     def student(self) -> str:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from raysr.corpus.manifest import Manifest, load_truth, open_manifest
+from raysr.errors import CorpusError
+from raysr.ipl.canary import MARK
 from raysr.ipl.config import DataPart
 
 
@@ -22,7 +24,7 @@ def open_corpora(data: DataPart) -> Corpora:
     """Open what the configuration names; the built-in corpus fills in the rest when it is asked for.
 
     Raises:
-        CorpusError: a manifest cannot be read, or an id comes twice in the unlabelled audio.
+        CorpusError: a manifest cannot be read, or an id of the unlabelled audio comes twice or is the canary's.
     """
     named = Corpora(
         labelled=open_manifest(data.labelled) if data.labelled else None,
@@ -32,7 +34,11 @@ def open_corpora(data: DataPart) -> Corpora:
         truth=load_truth(data.truth) if data.truth else None,
     )
     corpora = _with_demo(data, named) if data.demo else named
-    corpora.unlabelled.ids()
+    marked = next((name for name in corpora.unlabelled.ids() if name.startswith(MARK)), None)
+    if marked is not None:
+        raise CorpusError(
+            f"the unlabelled utterance '{marked}' has an id of the canary's: ids may not begin '{MARK}'"
+        )
     return corpora
 
 

@@ -23,6 +23,7 @@ _SCHEMA = pa.schema(
         ("score", pa.float64()),
         ("duration", pa.float64()),
         ("filter_hash", pa.string()),
+        ("rule", pa.string()),
     ]
 )
 
@@ -39,6 +40,7 @@ class Decision:
         score: length-normalised score of the label, when its teacher gives one.
         duration: in seconds.
         filter_hash: of the filters that decided.
+        rule: the name of the filter that filtered it.
     """
 
     id: str
@@ -48,19 +50,26 @@ class Decision:
     score: float | None
     duration: float
     filter_hash: str
+    rule: str | None = None
 
 
-def decide(predictions: Iterable[Prediction], rules: Sequence[Rule], filter_hash: str) -> list[Decision]:
-    """Pass predictions through the rules in order, each seeing what the ones before it left."""
+def decide(predictions: Iterable[Prediction], rules: Mapping[str, Rule], filter_hash: str) -> list[Decision]:
+    """Pass predictions through the named rules in order, each seeing what the ones before it left."""
     everything = list(predictions)
     reasons = {p.id: p.failure for p in everything if p.failure is not None}
-    failed = set(reasons)
-    for rule in rules:
-        reasons |= rule([p for p in everything if p.id not in reasons])
-    return [_decision(p, p.id in failed, reasons.get(p.id), filter_hash) for p in everything]
+    failed, decided = set(reasons), dict[str, str]()
+    for name, rule in rules.items():
+        objections = rule([p for p in everything if p.id not in reasons])
+        reasons |= objections
+        decided |= dict.fromkeys(objections, name)
+    return [
+        _decision(p, p.id in failed, reasons.get(p.id), filter_hash, decided.get(p.id)) for p in everything
+    ]
 
 
-def _decision(prediction: Prediction, failed: bool, reason: str | None, filter_hash: str) -> Decision:
+def _decision(
+    prediction: Prediction, failed: bool, reason: str | None, filter_hash: str, rule: str | None
+) -> Decision:
     label = prediction.label
     return Decision(
         id=prediction.id,
@@ -70,6 +79,7 @@ def _decision(prediction: Prediction, failed: bool, reason: str | None, filter_h
         score=label.normalised_score if label else None,
         duration=prediction.duration,
         filter_hash=filter_hash,
+        rule=rule,
     )
 
 

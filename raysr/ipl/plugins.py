@@ -34,7 +34,10 @@ class Recogniser(Protocol):
 
 
 class Filter(Protocol):
-    """The ids that are not to be trained on, each with the reason; pure over the predictions it is given."""
+    """The ids that are not to be trained on, each with the reason; pure over the predictions it is given.
+
+    It is also asked about the canary and about labels whose truth is known, to see what it is worth.
+    """
 
     def __call__(self, predictions: Sequence[Prediction]) -> Mapping[str, str]: ...
 
@@ -63,6 +66,8 @@ SELECTORS = Slot(
         "all": "raysr.ipl.selector:All",
         "random": "raysr.ipl.selector:Random",
         "curriculum": "raysr.ipl.selector:Curriculum",
+        "quota": "raysr.ipl.selector:Quota",
+        "useful": "raysr.ipl.selector:Useful",
     },
 )
 BUILDERS = Slot(
@@ -82,12 +87,19 @@ RECOGNISERS = Slot(
 FILTERS = Slot(
     "filter",
     {
-        "score": "raysr.ipl.filter:Score",
-        "agreement": "raysr.ipl.filter:Agreement",
-        "character_rate": "raysr.ipl.filter:CharacterRate",
-        "empty": "raysr.ipl.filter:Empty",
-        "loop": "raysr.ipl.filter:Loop",
-        "duration": "raysr.ipl.filter:Duration",
+        "score": "raysr.ipl.filters.score:Score",
+        "confidence": "raysr.ipl.filters.score:Confidence",
+        "auto": "raysr.ipl.filters.auto:Auto",
+        "agreement": "raysr.ipl.filters.agreement:Agreement",
+        "lm_agreement": "raysr.ipl.filters.agreement:LmAgreement",
+        "character_rate": "raysr.ipl.filters.length:CharacterRate",
+        "duration": "raysr.ipl.filters.length:Duration",
+        "empty": "raysr.ipl.filters.text:Empty",
+        "loop": "raysr.ipl.filters.text:Loop",
+        "ended": "raysr.ipl.filters.text:Ended",
+        "hallucination": "raysr.ipl.filters.text:Hallucination",
+        "script": "raysr.ipl.filters.text:Script",
+        "duplicate": "raysr.ipl.filters.duplicate:Duplicate",
     },
 )
 BATCHERS = Slot("batcher", {"mixed": "raysr.ipl.batcher:Mixed"})

@@ -5,7 +5,7 @@ twice, because a worker died or the driver did, is still there once.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -31,6 +31,8 @@ _HYPOTHESIS = pa.struct(
         ("confidences", pa.list_(pa.float32())),
         ("nbest", pa.list_(_SCORED_TEXT)),
         ("ctc_attention_agreement", pa.float64()),
+        ("text_without_lm", pa.string()),
+        ("ended", pa.bool_()),
         ("error", pa.string()),
     ]
 )
@@ -118,6 +120,21 @@ class Predictions:
             path.unlink()
         return len(broken)
 
+    def move(self, ids: Collection[str], other: "Predictions") -> None:
+        """Take the rows of ``ids`` over to other predictions; killed on the way, it can be done again.
+
+        A block that also holds other rows gives way to one of these alone.
+        """
+        for path in self._files():
+            rows = _read(path)
+            leaving = [row for row in rows if row.id in ids]
+            if not leaving:
+                continue
+            other.write(leaving)
+            if len(leaving) < len(rows):
+                self.write([row for row in rows if row.id not in ids])
+            path.unlink()
+
     def ids(self) -> set[str]:
         """Return the ids that have a row."""
         return {
@@ -127,17 +144,22 @@ class Predictions:
     def __iter__(self) -> Iterator[Prediction]:
         rows: dict[str, Prediction] = {}
         for path in self._files():
-            for row in pq.read_table(path, schema=SCHEMA).to_pylist():
-                rows.setdefault(row["id"], _from_row(row))
+            for row in _read(path):
+                rows.setdefault(row.id, row)
         return iter([rows[name] for name in sorted(rows)])
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("[!.]*.parquet"))
 
 
+def _read(path: Path) -> list[Prediction]:
+    """Read a block; what an older one lacks is None."""
+    return [_from_row(row) for row in pq.read_table(path, schema=SCHEMA).to_pylist()]
+
+
 def _is_readable(path: Path) -> bool:
     try:
-        return bool(pq.read_schema(path).equals(SCHEMA))
+        return pq.read_schema(path).names == SCHEMA.names
     except (OSError, pa.ArrowInvalid):
         return False
 

@@ -1,9 +1,10 @@
 """A run: its folder, its parts, and what it tells the world."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,33 +12,25 @@ from raysr.cluster import Connection, connect
 from raysr.corpus.disk import naming_full_disk
 from raysr.corpus.features import FeatureCache
 from raysr.corpus.manifest import Manifest
+from raysr.corpus.recordings import HeldOut
 from raysr.ipl import plugins as slots
+from raysr.ipl.canary import WithCanary, draw_canary
+from raysr.ipl.carry import Carrying
 from raysr.ipl.config import RunConfig, read_config
 from raysr.ipl.context import CycleContext
 from raysr.ipl.corpora import Corpora, open_corpora
-from raysr.ipl.decisions import Decision, Rule, decide
 from raysr.ipl.events import Events
-from raysr.ipl.filter_hash import filter_hash
+from raysr.ipl.filter_chain import FilterChain
+from raysr.ipl.filter_report import judge_filters
 from raysr.ipl.folder import keep_config, owning, place
 from raysr.ipl.handover import write_json
+from raysr.ipl.held_out import Protecting, count_held_out
 from raysr.ipl.materials import Materials
 from raysr.ipl.plugins import Batcher, Builder, Initializer, Recogniser, Selector, Trainer
-from raysr.ipl.predictions import Prediction
 from raysr.ipl.progress import Progress
 from raysr.ipl.scoring import label_report, score_student
 from raysr.ipl.steps import Steps
 from raysr.pool import Entry, Pool
-
-
-@dataclass(frozen=True)
-class FilterChain:
-    """The configured filters as one: predictions in, a decision for each out."""
-
-    rules: Sequence[Rule]
-    hash: str
-
-    def __call__(self, predictions: Iterable[Prediction]) -> list[Decision]:
-        return decide(predictions, self.rules, self.hash)
 
 
 @dataclass(frozen=True)
@@ -80,18 +73,20 @@ class Run:
 
     def steps(self, cycle: int) -> Steps:
         """Return the steps of a cycle, done or not."""
-        folder = self.folder / "cycles" / f"{cycle:03d}"
+        folder = self._of(cycle)
         folder.mkdir(parents=True, exist_ok=True)
         return Steps(folder, cycle, self.events)
 
     def plugins(self, cycle: int) -> Plugins:
         """Build a cycle's plug-ins."""
-        c, context = self.config, self._context(cycle)
+        c, context = self.config, self.context(cycle)
         return Plugins(
-            selector=slots.SELECTORS.build(c.selector, context),
+            selector=Protecting(
+                slots.SELECTORS.build(c.selector, context), self.held_out, context.folder, self.progress
+            ),
             builder=slots.BUILDERS.build(c.builder, context),
-            recogniser=slots.RECOGNISERS.build(c.recogniser, context),
-            filter=FilterChain([slots.FILTERS.build(s, context) for s in c.filter], filter_hash(c.filter)),
+            recogniser=self._labelling(slots.RECOGNISERS.build(c.recogniser, context), context),
+            filter=FilterChain.build(c.filter, context),
             batcher=slots.BATCHERS.build(c.batcher, context),
             initializer=slots.INITIALIZERS.build(c.initializer, context),
             trainer=slots.TRAINERS.build(c.trainer, context),
@@ -99,8 +94,11 @@ class Run:
 
     def score(self, cycle: int, student: Entry) -> dict[str, Any]:
         """Return what there is to report of a cycle."""
-        folder = self.folder / "cycles" / f"{cycle:03d}"
+        folder = self._of(cycle)
         labels = label_report(folder / "decisions.parquet", self.corpora.truth)
+        if labels["offered"]:
+            judged = judge_filters(self.config.filter, self.context(cycle), self.corpora.truth or {})
+            write_json(folder / "filters.json", judged)
         sets = {name: list(manifest) for name, manifest in self.corpora.tests.items()}
         if sets:
             self.progress.say(f"  scoring {student.name} on {', '.join(sets)}")
@@ -110,6 +108,7 @@ class Run:
         return {
             "cycle": cycle,
             **labels,
+            "held_out": count_held_out(folder),
             "student": student.name,
             "dev_wer": student.metrics.get("dev_wer"),
             "wer": wer,
@@ -134,12 +133,25 @@ class Run:
     def _write(self, finished: bool) -> None:
         write_json(self.folder / "report.json", {"finished": finished, "cycles": self._reports})
 
-    def _context(self, cycle: int) -> CycleContext:
+    @cached_property
+    def held_out(self) -> HeldOut:
+        """The audio of dev and tests, which is never selected."""
+        sets = {"dev": self.corpora.dev, **{f"tests.{name}": m for name, m in self.corpora.tests.items()}}
+        return HeldOut(sets, self.context(0).digests)
+
+    def _labelling(self, recogniser: Recogniser, context: CycleContext) -> Recogniser:
+        """Let a recogniser label the canary too, and carry over what is not to be labelled anew."""
+        drawn = draw_canary(context.dev, context.canary_size, context.seed)
+        carrying = Carrying(recogniser, self.config.relabel, context)
+        return WithCanary(carrying, drawn, context.folder / "canary")
+
+    def context(self, cycle: int) -> CycleContext:
+        """Return what a cycle's plug-ins may know."""
         c = self.config
         return CycleContext(
             cycle=cycle,
             first_cycle=c.first_cycle,
-            folder=self.folder / "cycles" / f"{cycle:03d}",
+            folder=self._of(cycle),
             seed=c.run.seed,
             pool=self.pool,
             cache=self._cache,
@@ -149,7 +161,12 @@ class Run:
             decode=c.decode,
             progress=self.progress,
             dev=self.corpora.dev,
+            labelled=self.corpora.labelled,
+            canary_size=c.run.canary,
         )
+
+    def _of(self, cycle: int) -> Path:
+        return self.folder / "cycles" / f"{cycle:03d}"
 
     @property
     def _cache(self) -> Path:

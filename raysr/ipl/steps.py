@@ -12,6 +12,7 @@ from raysr.corpus.utterance import Utterance
 from raysr.errors import PoolError
 from raysr.ipl.context import student_name
 from raysr.ipl.decisions import Decision, one_each, read_decisions, write_decisions
+from raysr.ipl.earlier import labelled
 from raysr.ipl.events import Events
 from raysr.ipl.handover import (
     Batches,
@@ -54,12 +55,13 @@ class Steps:
 
     def predictions(self, make: Callable[[], Predictions]) -> Predictions:
         """Label into ``predictions/``; ``predictions.json`` says that everything is there."""
-        path = self.folder / "predictions.json"
-        if not path.exists():
+        found = labelled(self.folder)
+        if found is None:
             with self._events.step(self.cycle, "predictions"):
-                predictions = make()
-                write_json(path, {"utterances": len(predictions.ids()), "folder": str(predictions.folder)})
-        return Predictions(self.folder / json.loads(path.read_text())["folder"])
+                found = make()
+                said = {"utterances": len(found.ids()), "folder": str(found.folder)}
+                write_json(self.folder / "predictions.json", said)
+        return found
 
     def decisions(self, selected: Manifest, make: Callable[[], Iterable[Decision]]) -> list[Utterance]:
         """Write one decision for each selected utterance, and return the kept ones with their labels."""

@@ -26,7 +26,11 @@ class TeacherOutput:
         ctc, attention, lm: the parts of the score.
         confidences: one in [0, 1] for each token, or for each word of a teacher that works in words.
         nbest: other transcripts with their scores, best first.
-        ctc_attention_agreement: 1 - word error rate between the readings of the two heads, at least 0.
+        ctc_attention_agreement: 1 - word error rate between the hypotheses of the n-best list that each of the two
+            heads likes best, at least 0; None where only one head has read them, or there is only one.
+        text_without_lm: what CTC alone reads in the same audio, greedily; None where no language model took part.
+        ended: whether the search of an attention decoder came to an end of its own, before the most tokens it may
+            write; None without one.
         error: why there is no transcript; None when there is one.
     """
 
@@ -40,6 +44,8 @@ class TeacherOutput:
     confidences: tuple[float, ...] = ()
     nbest: tuple[tuple[str, float], ...] = ()
     ctc_attention_agreement: float | None = None
+    text_without_lm: str | None = None
+    ended: bool | None = None
     error: str | None = None
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from raysr.audio.fbank import Fbank, FbankConfig
 from raysr.config import Config as Options
 from raysr.decode.hypothesis import Hypothesis
-from raysr.decode.recognise import DecodeConfig, recognise
+from raysr.decode.recognise import DecodeConfig, recognise_with_greedy
 from raysr.pool import Pool, average, load_entry
 from raysr.teachers.base import TeacherContext, TeacherOutput, Waveform
 from raysr.text.tokeniser import Tokeniser
@@ -24,7 +24,8 @@ class _Reader:
 
     tokeniser: Tokeniser
 
-    def output(self, nbest: Sequence[Hypothesis]) -> TeacherOutput:
+    def output(self, nbest: Sequence[Hypothesis], greedy: Hypothesis | None, with_lm: bool) -> TeacherOutput:
+        """Write down the n-best list; ``greedy`` is what CTC alone reads, when there is a CTC head."""
         if not nbest:
             return TeacherOutput()
         best = nbest[0]
@@ -38,16 +39,20 @@ class _Reader:
             lm=best.lm,
             confidences=best.confidences,
             nbest=tuple((self.text(h), h.score) for h in nbest[1:]),
-            ctc_attention_agreement=self.agreement(nbest),
+            ctc_attention_agreement=self.agreement(nbest) if greedy else None,
+            text_without_lm=self.text(greedy) if greedy and with_lm else None,
+            ended=best.ended,
         )
 
     def agreement(self, nbest: Sequence[Hypothesis]) -> float | None:
-        """Compare the hypotheses that CTC and attention like best; None without attention."""
-        read = [h for h in nbest if h.attention is not None]
-        if not read:
+        """Compare the hypotheses that CTC and attention like best; None without both heads, or without a choice.
+
+        Both choose from one list, so that it is the heads that differ and not the language model that made the list.
+        """
+        if len(nbest) < 2 or any(h.attention is None for h in nbest):
             return None
-        by_ctc = self.text(max(read, key=lambda h: h.ctc))
-        by_attention = self.text(max(read, key=lambda h: h.attention or 0.0))
+        by_ctc = self.text(max(nbest, key=lambda h: h.ctc))
+        by_attention = self.text(max(nbest, key=lambda h: h.attention or 0.0))
         if not by_ctc:
             return 1.0 if not by_attention else 0.0
         return max(0.0, 1.0 - jiwer.wer(by_ctc, by_attention))
@@ -83,7 +88,6 @@ class PoolModel:
     def transcribe_features(self, features: Sequence[Tensor]) -> list[TeacherOutput]:
         """Transcribe fbank features (T, mel_bins) made as ``fbank`` says."""
         r = self.recogniser
-        return [
-            self._reader.output(nbest)
-            for nbest in recognise(r.model, r.tokeniser, features, self.decode, r.lm)
-        ]
+        with_lm = r.lm is not None and self.decode.method != "greedy" and self.decode.lm_weight != 0
+        found = recognise_with_greedy(r.model, r.tokeniser, features, self.decode, r.lm)
+        return [self._reader.output(nbest, greedy, with_lm) for nbest, greedy in found]

@@ -262,6 +262,7 @@ def test_a_decoder_that_loops_ends_at_the_limit(weight: float) -> None:
     config = JointConfig(beam=5, joint_ctc_weight=weight, max_length_ratio=0.5, end_detection=False)
     for nbest, limit in zip(case.decode(config, n=30), (20, 5), strict=True):
         assert max((h.tokens for h in nbest), key=len) == (4,) * limit
+        assert {h.ended: len(h.tokens) == limit for h in nbest} == {True: False, False: True}
 
 
 def peaked(case: Case, texts: list[tuple[int, ...]]) -> None:

@@ -167,3 +167,61 @@ def test_a_step_that_was_trained_twice_counts_once_with_its_last_loss(tmp_path: 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="holds no run"):
         write_report(tmp_path)
+
+
+def test_reasons_are_told_by_filter_and_failures_by_kind(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    rows = [
+        Decision(f"u{n}", "filtered", "x", f"score -{n}.5 below 0.1", -n, 60.0, "abc", "score")
+        for n in range(5)
+    ]
+    rows += [
+        Decision(f"f{n}", "failed", None, f"utterance f{n}: /a/{n}.wav: a text file", None, 60.0, "abc")
+        for n in range(3)
+    ]
+    write_decisions(folder / "cycles/001/decisions.parquet", rows)
+    told = [(row["rule"], row["utterances"]) for row in read_run(folder).reasons]
+    assert told == [("score", 5), (None, 3)]
+
+
+def test_the_page_shows_what_the_filters_are_worth(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    counts = {"labels": 8, "good": 4, "kept": 6, "precision": 0.625, "recall": 0.875, "label_wer": 0.15}
+    example = {"id": "canary:d1", "kept": False, "text": "a <b>", "reference": "a b", "reason": "score low"}
+    report = {
+        "cycle": 1,
+        "good_wer": 10.0,
+        "filter_hash": "abc",
+        "unfiltered": {"canary": counts | {"precision": 0.5, "recall": 1.0, "kept": 8}},
+        "filters": [
+            {
+                "filter": "score",
+                "offered": 9,
+                "dropped": 3,
+                "dropped_h": 0.25,
+                "alone": {"canary": counts},
+                "so_far": {"canary": counts | {"recall": 0.7}},
+                "examples": [example],
+            }
+        ],
+        "strata": {"duration": [{"stratum": "2 to 4 s", "utterances": 9, "offered_h": 1.0, "kept_h": 0.75}]},
+    }
+    write_json(folder / "cycles/001/filters.json", report)
+    text = write_report(folder).read_text(encoding="utf-8")
+    page = Page(text)
+    cells = page.texts["td"]
+    first = cells.index("3 of 9")
+    assert cells[first - 1 : first + 7] == [
+        "score",
+        "3 of 9",
+        "0.25",
+        "62.5%",
+        "87.5%",
+        "62.5%",
+        "70.0%",
+        "15.0%",
+    ]
+    assert cells[cells.index("2 to 4 s") + 1 :][:4] == ["9", "1.00", "0.75", "75.0%"]
+    assert "4 of 8 labels are good (10% WER or less)" in text
+    assert "score low" in cells
+    assert "a <b>" in cells

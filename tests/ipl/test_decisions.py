@@ -26,7 +26,7 @@ def test_exactly_one_decision_for_each_selected_utterance(selected: list[str], d
     def rule(predictions):
         return {p.id: "not believed" for p in predictions if p.id in dropped}
 
-    made = decide([prediction(name, texts[name]) for name in predicted], [rule], "h")
+    made = decide([prediction(name, texts[name]) for name in predicted], {"mine": rule}, "h")
     decisions = one_each([(name, 1.0) for name in selected], made, "h")
     assert [d.id for d in decisions] == selected
     for d in decisions:
@@ -39,6 +39,7 @@ def test_exactly_one_decision_for_each_selected_utterance(selected: list[str], d
         )
         assert d.status == expected
         assert (d.reason is None) == (d.status == "kept")
+        assert (d.rule == "mine") == (d.status == "filtered")
 
 
 def test_a_rule_sees_only_what_the_ones_before_it_left() -> None:
@@ -51,12 +52,13 @@ def test_a_rule_sees_only_what_the_ones_before_it_left() -> None:
         seen.append([p.id for p in predictions])
         return {}
 
-    rows = decide([prediction("a", "x"), prediction("b", "x"), prediction("c", None)], [first, second], "h")
+    rules = {"first": first, "second": second}
+    rows = decide([prediction("a", "x"), prediction("b", "x"), prediction("c", None)], rules, "h")
     assert seen == [["a"]]
     assert [(d.id, d.status) for d in rows] == [("a", "kept"), ("b", "filtered"), ("c", "failed")]
 
 
 def test_decisions_survive_the_disk(tmp_path: Path) -> None:
-    rows = decide([prediction("a", "ä ö"), prediction("b", None)], [], "h")
+    rows = decide([prediction("a", "ä ö"), prediction("b", None)], {}, "h")
     write_decisions(tmp_path / "decisions.parquet", rows)
     assert read_decisions(tmp_path / "decisions.parquet") == rows

@@ -1,27 +1,51 @@
 """Filters drop what they say they drop, give a reason, and decide the same every time."""
 
-from pathlib import Path
+import itertools
+import random
+from collections import Counter
+from collections.abc import Sequence
 from types import SimpleNamespace
+from typing import Any
 
+import jiwer
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from raysr.config import Spec
+from raysr.corpus.utterance import Utterance
 from raysr.errors import ConfigError
+from raysr.ipl.decisions import decide, one_each
 from raysr.ipl.plugins import FILTERS
 from raysr.ipl.predictions import Prediction, TeacherHypothesis
 from raysr.teachers.base import TeacherOutput
 
+LABELLED = [
+    Utterance(f"l{n}", "/l.wav", 1.0, text="ab" * (n + 1)) for n in range(10)
+]  # 2, 4, … 20 characters a second
 
-def filter_(kind: str, labelling_round: int = 0, **options):
-    return FILTERS.build(Spec(kind=kind, **options), SimpleNamespace(labelling_round=labelling_round))
+
+def filter_(kind: str, labelling_round: int = 0, utterances: Sequence[Utterance] = (), **options):
+    context = SimpleNamespace(
+        labelling_round=labelling_round,
+        labelled=LABELLED,
+        dev=(),
+        utterances=lambda: {u.id: u for u in utterances},
+    )
+    return FILTERS.build(Spec(kind=kind, **options), context)
 
 
 def said(
-    name: str, *texts: str, seconds: float = 2.0, score: float | None = None, heads: float | None = None
+    name: str,
+    *texts: str,
+    seconds: float = 2.0,
+    score: float | None = None,
+    heads: float | None = None,
+    **more: Any,
 ):
-    outputs = [TeacherOutput(text=t, normalised_score=score, ctc_attention_agreement=heads) for t in texts]
+    outputs = [
+        TeacherOutput(text=t, normalised_score=score, ctc_attention_agreement=heads, **more) for t in texts
+    ]
     return Prediction(
         name, 0, seconds, tuple(TeacherHypothesis(f"t{n}", "", o) for n, o in enumerate(outputs))
     )
@@ -80,6 +104,46 @@ def test_two_silent_teachers_agree() -> None:
             said("good", "so it goes so it goes"),
             said("bad", "so it so it so it"),
         ),
+        ("score", {"threshold": -0.5}, said("good", "a", score=-0.5), said("bad", "a", score=-0.51)),
+        (
+            "confidence",
+            {"least": 0.7},  # the geometric mean of 0.5 and 1 is 0.707
+            said("good", "a", confidences=(0.5, 1.0)),
+            said("bad", "a", confidences=(0.48, 1.0)),
+        ),
+        (
+            "confidence",
+            {"of": "minimum", "least": 0.5},
+            said("good", "a", confidences=(0.5, 1.0)),
+            said("bad", "a", confidences=(0.4, 1.0)),
+        ),
+        ("confidence", {}, said("good", "a", confidences=(0.9,)), said("bad", "a")),
+        (
+            "lm_agreement",
+            {"max_cer": 10},
+            said("good", "0123456789", text_without_lm="012345678"),
+            said("bad", "0123456789", text_without_lm="01234567"),
+        ),
+        ("lm_agreement", {}, said("good", "", text_without_lm=""), said("bad", "a")),
+        ("ended", {}, said("good", "a", ended=None), said("bad", "a a", ended=False)),
+        ("hallucination", {}, said("good", "no no maybe"), said("bad", "no no no")),
+        (
+            "hallucination",
+            {},
+            said("good", "a" * 24 + " " + "b" * 10),
+            said("bad", "a" * 25 + " " + "b" * 10),
+        ),
+        ("hallucination", {}, said("good", "abc abcdefghijk"), said("bad", "abc abcdefghijkl")),
+        (
+            "hallucination",
+            {"phrases": ["Thank you!"]},
+            said("good", "thank you all"),
+            said("bad", "thank you"),
+        ),
+        ("script", {"allowed": ["Latin"]}, said("good", "naïve"), said("bad", "наивный a")),
+        ("script", {}, said("good", "learned"), said("bad", "学んだ")),
+        ("script", {"foreign": 0.5}, said("good", "abв"), said("bad", "aбв")),
+        ("character_rate", {"learn": 0.01}, said("good", "a" * 30), said("bad", "a" * 42)),
         ("duration", {"min": 1, "max": 3}, said("good", "a"), said("bad", "a", seconds=0.5)),
         ("duration", {"min": 1, "max": 3}, said("good", "a"), said("bad", "a", seconds=3.5)),
     ],
@@ -97,8 +161,131 @@ def test_a_filter_drops_the_bad_and_says_why(
 def test_an_impossible_share_is_refused() -> None:
     with pytest.raises(ConfigError, match="keep"):
         FILTERS.check(Spec(kind="score", keep=[0.5, 1.5]))
+    with pytest.raises(ConfigError, match="threshold takes the place of keep"):
+        FILTERS.check(Spec(kind="score", keep=0.5, threshold=-1))
+    with pytest.raises(ConfigError, match="tag:NAME"):
+        FILTERS.check(Spec(kind="score", keep=0.5, by="room"))
+    checked = FILTERS.check(Spec(kind="score"))
+    assert FILTERS.check(checked) == checked
 
 
-def test_an_unknown_filter_names_the_nearest(tmp_path: Path) -> None:
+def test_what_is_learned_needs_transcribed_audio() -> None:
+    context = SimpleNamespace(labelled=None, dev=[Utterance("d", "/d.wav", 1.0)])
+    for spec in (Spec(kind="script"), Spec(kind="character_rate", learn=0.1)):
+        with pytest.raises(ConfigError, match=r"name data\.labelled or data\.dev"):
+            FILTERS.build(spec, context)([said("a", "a")])
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 20), st.sampled_from("ab")), min_size=1, max_size=40))
+def test_a_share_by_stratum_is_kept_in_each(found: list[tuple[float, str]]) -> None:
+    utterances = [
+        Utterance(f"u{n:02d}", "/a.wav", seconds, tags={"room": room})
+        for n, (seconds, room) in enumerate(found)
+    ]
+    rows = [said(u.id, "word", seconds=u.duration, score=-u.duration) for u in utterances]
+    strata = {
+        "duration": lambda u: sum(u.duration >= edge for edge in (2.0, 5.0)),
+        "tag:room": lambda u: u.tags["room"],
+    }
+    for by, of in strata.items():
+        dropped = filter_("score", keep=0.5, by=by, edges=[2, 5], utterances=utterances)(rows)
+        kept = Counter(of(u) for u in utterances if u.id not in dropped)
+        assert kept == {name: round(0.5 * n) for name, n in Counter(map(of, utterances)).items() if n > 1}
+
+
+@given(st.text("abc ", max_size=12), st.text("abc ", max_size=12))
+def test_agreement_without_the_language_model_is_the_character_error_rate(label: str, read: str) -> None:
+    row = said("u", label, text_without_lm=read)
+    cer = 100 * jiwer.cer(label, read) if label.strip() else 100.0 * len(read)
+    reasons = filter_("lm_agreement", max_cer=25)([row])
+    if label.strip() == label and label and read.strip() == read and "  " not in label + read:
+        assert bool(reasons) == (cer > 25)
+
+
+def test_a_label_of_several_teachers_agrees_with_their_nearest_reading() -> None:
+    row = Prediction(
+        "u",
+        0,
+        1.0,
+        (
+            TeacherHypothesis("moonshine", "1", TeacherOutput("good morning")),
+            TeacherHypothesis("a", "1", TeacherOutput("good evening", text_without_lm="good mornin")),
+        ),
+    )
+    assert filter_("lm_agreement", max_cer=10)([row]) == {}
+    assert filter_("lm_agreement", max_cer=5)([row]).keys() == {"u"}
+
+
+OUTPUTS = st.builds(
+    TeacherOutput,
+    text=st.text("ab да", max_size=12),
+    normalised_score=st.none() | st.sampled_from([-0.1, -0.5, -1.0]),
+    confidences=st.lists(st.sampled_from([0.1, 0.6, 0.9]), max_size=3).map(tuple),
+    ctc_attention_agreement=st.none() | st.sampled_from([0.0, 0.7, 1.0]),
+    text_without_lm=st.none() | st.text("ab ", max_size=12),
+    ended=st.none() | st.booleans(),
+    error=st.none() | st.just("lost"),
+)
+ROWS = st.lists(
+    st.tuples(st.lists(OUTPUTS, min_size=1, max_size=3), st.sampled_from([0.5, 2.0, 7.0])), max_size=12
+)
+CHAINS = [
+    [
+        {"kind": "empty"},
+        {"kind": "loop", "n": 1, "times": 2},
+        {"kind": "ended"},
+        {"kind": "score", "keep": 0.5},
+    ],
+    [{"kind": "score", "keep": 0.6, "by": "duration"}, {"kind": "confidence"}, {"kind": "script"}],
+    [{"kind": "agreement"}, {"kind": "agreement", "between": "heads"}, {"kind": "lm_agreement"}],
+    [{"kind": "character_rate", "learn": 0.1}, {"kind": "hallucination"}, {"kind": "duration", "max": 5}],
+]
+
+
+@given(ROWS, st.sampled_from(CHAINS), st.randoms())
+def test_decisions_depend_on_the_predictions_alone_and_not_on_their_order(
+    found: list[tuple[list[TeacherOutput], float]], chain: list[dict[str, Any]], order: random.Random
+) -> None:
+    rows = [
+        Prediction(f"u{n:02d}", 0, seconds, tuple(TeacherHypothesis("t", "1", o) for o in outputs))
+        for n, (outputs, seconds) in enumerate(found)
+    ]
+
+    def decided(predictions: Sequence[Prediction]) -> dict[str, Any]:
+        rules = {spec["kind"] + str(n): filter_(**spec) for n, spec in enumerate(chain)}
+        return {d.id: d for d in decide(predictions, rules, "h")}
+
+    first = decided(rows)
+    shuffled = list(rows)
+    order.shuffle(shuffled)
+    assert decided(shuffled) == first == decided(rows)
+    assert first.keys() == {row.id for row in rows}
+    for row in rows:
+        decision = first[row.id]
+        assert decision.status == ("failed" if row.label is None else decision.status)
+        assert (decision.reason is None) == (decision.status == "kept")
+        assert (decision.rule is None) == (decision.status != "filtered")
+    selected = [*(row.id for row in rows), "never labelled"]
+    final = one_each([(name, 1.0) for name in selected], first.values(), "h")
+    assert [d.id for d in final] == selected
+    assert final[-1].status == "failed"
+
+
+def test_filters_of_single_labels_commute() -> None:
+    rows = [
+        said(f"u{n}", text, seconds=s)
+        for n, (text, s) in enumerate(
+            itertools.product(["", "a", "a a a a a", "да", "no no no"], [0.2, 1.0, 9.0])
+        )
+    ]
+    kinds = ["empty", "duration", "character_rate", "hallucination", "script"]
+    kept = {
+        frozenset(d.id for d in decide(rows, {k: filter_(k) for k in chain}, "h") if d.status == "kept")
+        for chain in itertools.permutations(kinds)
+    }
+    assert len(kept) == 1
+
+
+def test_an_unknown_filter_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean 'score'"):
         FILTERS.check(Spec(kind="scor"))

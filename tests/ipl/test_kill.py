@@ -36,6 +36,7 @@ class Slow:
         return [TeacherOutput(text="one two three", normalised_score=-1.0) for _ in waveforms]
 """
 BLOCK = 2
+CANARY = 6  # the dev set of the tiny configuration
 
 
 class Driver:
@@ -96,7 +97,7 @@ def test_killed_in_labelling_and_in_training(
         assert (cycle / "predictions" / name).read_bytes() == content
     times = Counter(Counter(log.read_text().split()).values())
     # what was being labelled when the kill came is labelled again, a block an actor, and nothing else
-    assert times.total() == count
+    assert times.total() == count + CANARY
     assert times[2] <= 2 * BLOCK
     assert set(times) <= {1, 2}
 

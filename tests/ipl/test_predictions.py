@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +20,8 @@ OUTPUTS = st.builds(
     ctc=SCORES,
     confidences=st.lists(st.floats(0, 1, width=32), max_size=3).map(tuple),
     nbest=st.lists(st.tuples(st.text(max_size=4), st.floats(-9, 0)), max_size=2).map(tuple),
+    text_without_lm=st.none() | st.text(max_size=4),
+    ended=st.none() | st.booleans(),
     error=st.none() | st.just("broken"),
 )
 HYPOTHESES = st.lists(st.builds(TeacherHypothesis, st.just("t"), st.just("v"), OUTPUTS), max_size=3).map(
@@ -60,6 +64,33 @@ def test_what_a_killed_writer_left_is_discarded(tmp_path: Path) -> None:
     assert predictions.discard_broken() == 1
     assert [path.name for path in tmp_path.iterdir()] == [whole.name]
     assert predictions.ids() == {"a"}
+
+
+@given(st.dictionaries(st.text("xyz", min_size=1, max_size=3), st.booleans(), max_size=6))
+def test_rows_that_move_are_in_one_place_whatever_block_they_were_in(
+    tmp_path_factory: pytest.TempPathFactory, moving: dict[str, bool]
+) -> None:
+    folder = tmp_path_factory.mktemp("predictions")
+    here, there = Predictions(folder / "here"), Predictions(folder / "there")
+    rows = [Prediction(name, 0, 1.0, error="x") for name in moving]
+    for first in range(0, len(rows), 2):
+        here.write(rows[first : first + 2])
+    for _ in range(2):
+        here.move({name for name, moves in moving.items() if moves}, there)
+        assert here.ids() == {name for name, moves in moving.items() if not moves}
+        assert there.ids() == {name for name, moves in moving.items() if moves}
+
+
+def test_a_block_of_an_older_version_is_read(tmp_path: Path) -> None:
+    predictions = Predictions(tmp_path)
+    predictions.write([prediction("one")])
+    path = next(tmp_path.iterdir())
+    rows = pq.read_table(path).to_pylist()
+    for row in rows:
+        del row["hypotheses"][0]["ended"], row["hypotheses"][0]["text_without_lm"]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    assert predictions.discard_broken() == 0
+    assert list(predictions) == [prediction("one")]
 
 
 def prediction(*texts: str | None) -> Prediction:

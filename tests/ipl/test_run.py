@@ -130,7 +130,9 @@ def test_labelling_cut_off_labels_only_what_is_missing(
         turn(config)
     original_only.append(True)
     turn(config)
-    assert sorted(labelled) == sorted(f"unlabelled-{n}" for n in range(6))
+    assert sorted(labelled) == sorted(
+        f"{name}-{n}" for name in ("unlabelled", "canary:dev") for n in range(6)
+    )
 
 
 def test_another_configuration_is_refused_by_key(finished: Path) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jiwer
 import numpy as np
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torch
 from raysr.audio.fbank import Fbank
 from raysr.config import Spec
 from raysr.decode.ngram import Ngram
-from raysr.decode.recognise import DecodeConfig
+from raysr.decode.recognise import DecodeConfig, recognise
 from raysr.model.config import DecoderConfig, EncoderConfig, ModelConfig
 from raysr.model.model import AsrModel
 from raysr.pool import Entry, EntryConfig, Pool, average
@@ -42,8 +43,9 @@ def entries(tmp_path_factory: pytest.TempPathFactory) -> list[Entry]:
     return found
 
 
-def teacher(*entries: Entry) -> Any:
-    return TEACHERS.build(Spec(kind="pool_model", entries=[str(e.path) for e in entries]), TeacherContext())  # type: ignore[call-arg]
+def teacher(*entries: Entry, **options: Any) -> Any:
+    spec = Spec(kind="pool_model", entries=[str(e.path) for e in entries], **options)  # type: ignore[call-arg]
+    return TEACHERS.build(spec, TeacherContext())
 
 
 def test_waveforms_and_their_features_give_the_same(
@@ -59,6 +61,37 @@ def test_waveforms_and_their_features_give_the_same(
         assert 0 <= output.ctc_attention_agreement <= 1
         assert output.normalised_score == pytest.approx(output.score / max(1, len(output.tokens)))
         assert len(output.confidences) == len(output.tokens)
+
+
+def test_a_label_made_with_a_language_model_comes_with_the_reading_of_ctc_alone(
+    entries: list[Entry], waveforms: list[np.ndarray]
+) -> None:
+    r = teacher(entries[0]).recogniser
+    features = [Fbank(r.config.fbank)(torch.from_numpy(w)) for w in waveforms]
+    alone = recognise(r.model, r.tokeniser, features, DecodeConfig(method="greedy"))
+    readings = [" ".join(r.tokeniser.decode(list(h.tokens)).split()) for (h,) in alone]
+    for method, nbest in (("beam", 4), ("rescore", 4), ("rescore", 1)):
+        decode = {"method": method, "beam": 4, "nbest": nbest}
+        outputs = teacher(entries[0], decode=decode).transcribe_features(features)
+        assert [o.text_without_lm for o in outputs] == readings
+        assert [o.ctc_attention_agreement is None for o in outputs] == [(method, nbest) != ("rescore", 4)] * 3
+        assert [o.ended for o in outputs] == [None] * 3
+    for output, hypotheses in zip(
+        teacher(entries[0]).transcribe_features(features),
+        recognise(r.model, r.tokeniser, features, r.config.decode, r.lm),
+        strict=True,
+    ):
+        by_ctc, by_attention = (
+            " ".join(r.tokeniser.decode(list(max(hypotheses, key=key).tokens)).split())
+            for key in (lambda h: h.ctc, lambda h: h.attention)
+        )
+        expected = max(0.0, 1 - jiwer.wer(by_ctc, by_attention)) if by_ctc else float(not by_attention)
+        assert output.ctc_attention_agreement == pytest.approx(expected)
+    for decode in ({"method": "greedy"}, {"method": "beam", "lm_weight": 0.0}):
+        outputs = teacher(entries[0], decode=decode).transcribe_features(features)
+        assert [o.text_without_lm for o in outputs] == [None] * 3
+    (joint, *_) = teacher(entries[0], decode={"method": "joint", "beam": 3}).transcribe_features(features)
+    assert isinstance(joint.ended, bool)
 
 
 def test_several_entries_teach_as_their_average(entries: list[Entry], waveforms: list[np.ndarray]) -> None:

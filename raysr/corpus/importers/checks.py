@@ -24,7 +24,7 @@ def too_long(text: str, seconds: float) -> str | None:
 
 def script_of(text: str) -> str | None:
     """Return the script of most letters of ``text``, as Unicode names it; None without letters."""
-    scripts = Counter(_script(letter) for letter in text if letter.isalpha())
+    scripts = Counter(script_of_letter(letter) for letter in text if letter.isalpha())
     return scripts.most_common(1)[0][0] if scripts else None
 
 
@@ -51,6 +51,7 @@ def other_script(text: str, scripts: set[str]) -> str | None:
 
 
 @lru_cache(maxsize=4096)
-def _script(letter: str) -> str:
+def script_of_letter(letter: str) -> str:
+    """Return the script of a letter, as Unicode names it; Han and the Japanese syllabaries are one."""
     name = unicodedata.name(letter, "UNKNOWN").split()[0]
     return "CJK" if name in _JAPANESE_AND_CHINESE else name
