@@ -160,11 +160,17 @@ def _each(
 
 
 def _between_teachers(prediction: Prediction) -> float | None:
-    """Return the word error rate, in percent, of the nearest other teacher's text against the label."""
+    """Return the word error rate, in percent, of the second nearest teacher's text against the label.
+
+    The nearest is the teacher that the label is of, or that comes closest to what all were made into by vote.
+    """
     label = prediction.label
-    others = [answer.text for answer in prediction.answers if answer is not label]
-    if label is None or not others:
+    answers = prediction.answers
+    if label is None or len(answers) < 2:
         return None
-    if not label.text:
-        return 100.0 * all(others)
-    return 100 * min(jiwer.wer(label.text, other) for other in others)
+    rates = [_wer(label.text, answer.text) for answer in answers]
+    return sorted(rates)[1]
+
+
+def _wer(reference: str, hypothesis: str) -> float:
+    return 100 * (jiwer.wer(reference, hypothesis) if reference else float(bool(hypothesis)))

@@ -91,7 +91,9 @@ class Run:
             selector=slots.SELECTORS.build(c.selector, context),
             builder=slots.BUILDERS.build(c.builder, context),
             recogniser=slots.RECOGNISERS.build(c.recogniser, context),
-            filter=FilterChain([slots.FILTERS.build(s, context) for s in c.filter], filter_hash(c.filter)),
+            filter=FilterChain(
+                [slots.FILTERS.build(s, context) for s in c.filter], filter_hash(c.filter, c.vote)
+            ),
             batcher=slots.BATCHERS.build(c.batcher, context),
             initializer=slots.INITIALIZERS.build(c.initializer, context),
             trainer=slots.TRAINERS.build(c.trainer, context),

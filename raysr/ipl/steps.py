@@ -23,6 +23,7 @@ from raysr.ipl.handover import (
     write_start,
 )
 from raysr.ipl.predictions import Predictions
+from raysr.ipl.voting import Vote
 from raysr.pool import Entry, Pool
 
 log = logging.getLogger(__name__)
@@ -53,13 +54,15 @@ class Steps:
         return [Spec(**spec) for spec in json.loads(path.read_text())]
 
     def predictions(self, make: Callable[[], Predictions]) -> Predictions:
-        """Label into ``predictions/``; ``predictions.json`` says that everything is there."""
+        """Label into ``predictions/``; ``predictions.json`` says that everything is there, and how it is voted on."""
         path = self.folder / "predictions.json"
         if not path.exists():
             with self._events.step(self.cycle, "predictions"):
                 predictions = make()
-                write_json(path, {"utterances": len(predictions.ids()), "folder": str(predictions.folder)})
-        return Predictions(self.folder / json.loads(path.read_text())["folder"])
+                made = {"utterances": len(predictions.ids()), "folder": str(predictions.folder)}
+                write_json(path, made | {"vote": predictions.vote.dump()})
+        found = json.loads(path.read_text())
+        return Predictions(self.folder / found["folder"], Vote.parse(found.get("vote"), str(path)))
 
     def decisions(self, selected: Manifest, make: Callable[[], Iterable[Decision]]) -> list[Utterance]:
         """Write one decision for each selected utterance, and return the kept ones with their labels."""

@@ -25,6 +25,7 @@ class TeacherOutput:
         normalised_score: of the transcript by its length, by which utterances are ranked.
         ctc, attention, lm: the parts of the score.
         confidences: one in [0, 1] for each token, or for each word of a teacher that works in words.
+        word_confidences: one in [0, 1] for each word of ``text``, of a teacher whose tokens are smaller.
         nbest: other transcripts with their scores, best first.
         ctc_attention_agreement: 1 - word error rate between the readings of the two heads, at least 0.
         error: why there is no transcript; None when there is one.
@@ -38,6 +39,7 @@ class TeacherOutput:
     attention: float | None = None
     lm: float | None = None
     confidences: tuple[float, ...] = ()
+    word_confidences: tuple[float, ...] = ()
     nbest: tuple[tuple[str, float], ...] = ()
     ctc_attention_agreement: float | None = None
     error: str | None = None

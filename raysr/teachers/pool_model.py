@@ -11,7 +11,8 @@ from torch import Tensor
 
 from raysr.audio.fbank import Fbank, FbankConfig
 from raysr.config import Config as Options
-from raysr.decode.hypothesis import Hypothesis
+from raysr.decode.calibration import Calibration
+from raysr.decode.hypothesis import Hypothesis, mean_confidence
 from raysr.decode.recognise import DecodeConfig, recognise
 from raysr.pool import Pool, average, load_entry
 from raysr.teachers.base import TeacherContext, TeacherOutput, Waveform
@@ -23,6 +24,7 @@ class _Reader:
     """Turns hypotheses into what a teacher says."""
 
     tokeniser: Tokeniser
+    calibration: Calibration | None
 
     def output(self, nbest: Sequence[Hypothesis]) -> TeacherOutput:
         if not nbest:
@@ -37,6 +39,7 @@ class _Reader:
             attention=best.attention,
             lm=best.lm,
             confidences=best.confidences,
+            word_confidences=self.word_confidences(nbest),
             nbest=tuple((self.text(h), h.score) for h in nbest[1:]),
             ctc_attention_agreement=self.agreement(nbest),
         )
@@ -51,6 +54,14 @@ class _Reader:
         if not by_ctc:
             return 1.0 if not by_attention else 0.0
         return max(0.0, 1.0 - jiwer.wer(by_ctc, by_attention))
+
+    def word_confidences(self, nbest: Sequence[Hypothesis]) -> tuple[float, ...]:
+        """Return the chance that each word is right where that was calibrated, else how sure its tokens are."""
+        if self.calibration is not None:
+            return tuple(self.calibration.confidences(self.tokeniser, nbest))
+        best = nbest[0]
+        words = self.tokeniser.words(best.tokens)
+        return tuple(mean_confidence(best.confidences[word.first : word.end]) for word in words)
 
     def text(self, hypothesis: Hypothesis) -> str:
         return " ".join(self.tokeniser.decode(list(hypothesis.tokens)).split())
@@ -75,7 +86,7 @@ class PoolModel:
         self.version = "+".join(entry.weights_hash[:16] for entry in entries)
         self.fbank: FbankConfig = self.recogniser.config.fbank
         self._extract = Fbank(self.fbank)
-        self._reader = _Reader(self.recogniser.tokeniser)
+        self._reader = _Reader(self.recogniser.tokeniser, self.decode.calibration)
 
     def transcribe(self, waveforms: Sequence[Waveform]) -> list[TeacherOutput]:
         return self.transcribe_features([self._extract(torch.from_numpy(w)) for w in waveforms])

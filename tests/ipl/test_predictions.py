@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +18,7 @@ OUTPUTS = st.builds(
     tokens=st.lists(st.integers(0, 99), max_size=4).map(tuple),
     score=SCORES,
     ctc=SCORES,
+    word_confidences=st.lists(st.floats(0, 1, width=32), max_size=3).map(tuple),
     confidences=st.lists(st.floats(0, 1, width=32), max_size=3).map(tuple),
     nbest=st.lists(st.tuples(st.text(max_size=4), st.floats(-9, 0)), max_size=2).map(tuple),
     error=st.none() | st.just("broken"),
@@ -60,6 +63,21 @@ def test_what_a_killed_writer_left_is_discarded(tmp_path: Path) -> None:
     assert predictions.discard_broken() == 1
     assert [path.name for path in tmp_path.iterdir()] == [whole.name]
     assert predictions.ids() == {"a"}
+
+
+def test_files_of_teachers_that_said_less_are_read(tmp_path: Path) -> None:
+    predictions = Predictions(tmp_path)
+    output = TeacherOutput("one", confidences=(0.5,))
+    rows = [Prediction("a", 0, 1.0, (TeacherHypothesis("t", "v", output),))]
+    predictions.write(rows)
+    [path] = tmp_path.glob("*.parquet")
+    old = pq.read_table(path).to_pylist()
+    for row in old:
+        for hypothesis in row["hypotheses"]:
+            del hypothesis["word_confidences"]
+    pq.write_table(pa.Table.from_pylist(old), path)
+    assert predictions.discard_broken() == 0
+    assert list(predictions) == rows
 
 
 def prediction(*texts: str | None) -> Prediction:

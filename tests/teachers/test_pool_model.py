@@ -59,6 +59,7 @@ def test_waveforms_and_their_features_give_the_same(
         assert 0 <= output.ctc_attention_agreement <= 1
         assert output.normalised_score == pytest.approx(output.score / max(1, len(output.tokens)))
         assert len(output.confidences) == len(output.tokens)
+        assert len(output.word_confidences) == len(output.text.split())
 
 
 def test_several_entries_teach_as_their_average(entries: list[Entry], waveforms: list[np.ndarray]) -> None:
