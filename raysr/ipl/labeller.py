@@ -46,6 +46,7 @@ class Labeller:
         self.teachers: list[Teacher] = [TEACHERS.build(spec, context) for spec in teachers]
         self.cycle, self.cache, self.longest = cycle, cache, longest
         self.predictions = Predictions(out)
+        self.predictions.record(self.teachers, teachers)
 
     def __call__(self, utterances: Sequence[Utterance]) -> list[Prediction]:
         """Label a block and write its predictions; whatever goes wrong with one utterance is in its row."""

@@ -5,6 +5,7 @@ twice, because a worker died or the driver did, is still there once.
 """
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -13,9 +14,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raysr.config import Spec
 from raysr.corpus.disk import remove_partials, replacing
 from raysr.ipl.voting import NEAREST, Vote
-from raysr.teachers.base import TeacherOutput
+from raysr.teachers.base import TEACHERS, Teacher, TeacherOutput
 
 _SCORED_TEXT = pa.struct([("text", pa.string()), ("score", pa.float64())])
 _HYPOTHESIS = pa.struct(
@@ -106,6 +108,19 @@ class Predictions:
         table = pa.Table.from_pylist([_to_row(p) for p in predictions], SCHEMA)
         with replacing(self.folder / f"{hashlib.sha256(names.encode()).hexdigest()[:24]}.parquet") as file:
             pq.write_table(table, file)
+
+    def record(self, teachers: Sequence[Teacher], specs: Sequence[Spec]) -> None:
+        """Write to ``teachers.json`` who labels: names, versions, and the settings that they were built with."""
+        rows = [
+            {
+                "teacher": teacher.name,
+                "version": teacher.version,
+                "settings": TEACHERS.check(spec).model_dump(),
+            }
+            for teacher, spec in zip(teachers, specs, strict=True)
+        ]
+        with replacing(self.folder / "teachers.json") as file:
+            file.write(json.dumps(rows, indent=2, ensure_ascii=False).encode())
 
     def discard_broken(self) -> int:
         """Remove what a killed writer left and what cannot be read; return how many files."""

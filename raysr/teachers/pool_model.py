@@ -1,12 +1,13 @@
 """A pool entry as teacher, or the average of several."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import jiwer
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from raysr.audio.fbank import Fbank, FbankConfig
@@ -71,19 +72,36 @@ class PoolModel:
     """Decodes with the entry's own settings; of several entries the weights are averaged."""
 
     class Config(Options):
-        """``entries``: folders of pool entries; ``decode`` replaces the first entry's settings."""
+        """What is loaded, and how it decodes.
+
+        Attributes:
+            entries: folders of pool entries; the first one's language model is used.
+            shares: what each counts for in the average, adding up to 1; None counts all alike.
+            decode: replaces the first entry's settings.
+        """
 
         entries: list[str] = Field(min_length=1)
+        shares: list[float] | None = None
         decode: DecodeConfig | None = None
+
+        @model_validator(mode="after")
+        def _whole(self) -> "PoolModel.Config":
+            if self.shares is not None and (
+                len(self.shares) != len(self.entries) or not math.isclose(sum(self.shares), 1)
+            ):
+                raise ValueError(f"shares: {len(self.entries)} numbers that add up to 1")
+            return self
 
     def __init__(self, config: Config, context: TeacherContext) -> None:
         entries = [Pool(Path(path).parent).get(Path(path).name) for path in config.entries]
         self.recogniser = load_entry(entries[0], context.device)
         if len(entries) > 1:
-            self.recogniser.model.load_state_dict(average(entries))
+            self.recogniser.model.load_state_dict(average(entries, config.shares))
         self.decode = config.decode or self.recogniser.config.decode
         self.name = "+".join(entry.name for entry in entries)
-        self.version = "+".join(entry.weights_hash[:16] for entry in entries)
+        hashes = [entry.weights_hash[:16] for entry in entries]
+        shares = [f"{share:g}·" for share in config.shares or ()] or [""] * len(entries)
+        self.version = "+".join(share + name for share, name in zip(shares, hashes, strict=True))
         self.fbank: FbankConfig = self.recogniser.config.fbank
         self._extract = Fbank(self.fbank)
         self._reader = _Reader(self.recogniser.tokeniser, self.decode.calibration)
