@@ -83,6 +83,9 @@ TEACHERS = Slot(
         "pool_model": "raysr.teachers.pool_model:PoolModel",
         "pocketsphinx": "raysr.teachers.pocketsphinx:PocketSphinx",
         "moonshine": "raysr.teachers.moonshine:Moonshine",
+        "whisper": "raysr.teachers.whisper:Whisper",
+        "transformers": "raysr.teachers.transformers:Transformers",
+        "openai": "raysr.teachers.openai:OpenAi",
     },
 )
 

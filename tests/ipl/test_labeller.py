@@ -107,6 +107,6 @@ def test_who_labelled_is_written_beside_what_was_said(utterances: list[Utterance
 def test_a_teacher_that_cannot_load_ends_it_before_anything_is_labelled(
     utterances: list[Utterance], tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match="^teacher 'missing' needs its package: pip install missing$"):
+    with pytest.raises(ConfigError, match=r"^teacher 'missing' needs its package: pip install missing$"):
         label([Fussy, Missing], utterances, tmp_path)
     assert not (tmp_path / "out").exists()
