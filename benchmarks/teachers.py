@@ -22,7 +22,7 @@ from raysr.corpus.manifest import load_truth, open_manifest
 from raysr.corpus.utterance import Utterance
 from raysr.errors import RaysrError
 from raysr.evaluate.wer import score, total
-from raysr.teachers.base import TEACHERS, TeacherContext, Waveform
+from raysr.teachers.base import TeacherContext, Waveform, build_teacher
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def measure(
     """Return error counts and speed of one teacher; what it fails on counts as nothing heard."""
     written = yaml.safe_load(teacher)
     spec = Spec(**(written if isinstance(written, dict) else {"kind": written}))
-    built = TEACHERS.build(spec, TeacherContext())
+    built = build_teacher(spec, TeacherContext())
     started = time.perf_counter()
     outputs = [output for waveform in waveforms for output in built.transcribe([waveform])]
     seconds = time.perf_counter() - started

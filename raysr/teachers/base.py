@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raysr.audio.fbank import FbankConfig
-from raysr.config import Slot
+from raysr.config import Slot, Spec
+from raysr.errors import ConfigError, RaysrError
 
 Waveform = NDArray[np.float32]
 
@@ -48,7 +49,8 @@ class TeacherOutput:
 class Teacher(Protocol):
     """A recogniser that labels.
 
-    Built as ``Teacher(config, context)`` where it is used; ``context`` is a :class:`TeacherContext`.
+    Built as ``Teacher(config, context)`` where it is used; ``context`` is a :class:`TeacherContext`. ``name`` says
+    which recogniser it is, ``version`` which release or weights: they stand in every prediction.
     """
 
     name: str
@@ -88,6 +90,22 @@ TEACHERS = Slot(
         "openai": "raysr.teachers.openai:OpenAi",
     },
 )
+
+
+def build_teacher(spec: Spec, context: TeacherContext) -> Teacher:
+    """Return the teacher that ``spec`` describes, loaded.
+
+    Raises:
+        RaysrError: it cannot be loaded; one line, whatever its library raised.
+    """
+    try:
+        teacher: Teacher = TEACHERS.build(spec, context)
+    except RaysrError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise ConfigError(f"teacher '{spec.kind}' cannot be loaded ({reason})") from error
+    return teacher
 
 
 def one_by_one(

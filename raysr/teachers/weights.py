@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.onnx")
+WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.onnx", "*.ort")
 
 
 def weights_hash(folder: str | Path) -> str:

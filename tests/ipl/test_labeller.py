@@ -110,3 +110,19 @@ def test_a_teacher_that_cannot_load_ends_it_before_anything_is_labelled(
     with pytest.raises(ConfigError, match=r"^teacher 'missing' needs its package: pip install missing$"):
         label([Fussy, Missing], utterances, tmp_path)
     assert not (tmp_path / "out").exists()
+
+
+class Broken(Fussy):
+    """Its library raises whatever it likes."""
+
+    def __init__(self, config: Any, context: Any) -> None:
+        raise RuntimeError("CUDA error:\n out of memory")
+
+
+def test_whatever_a_library_raises_while_it_loads_is_one_line(
+    utterances: list[Utterance], tmp_path: Path
+) -> None:
+    with pytest.raises(
+        ConfigError, match=r"Broken' cannot be loaded \(RuntimeError: CUDA error: out of memory\)$"
+    ):
+        label([Broken], utterances, tmp_path)
