@@ -8,10 +8,12 @@ which every voter says a word or nothing, the null word. Of each slot the best s
     three:  we  meet  -  today              taken    we         met            -        today
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 SUBSTITUTION, GAP = 4, 3  # as in NIST's sclite: a substitution is dearer than a gap and cheaper than two
+EDIT = 1 << 32  # more than all votes that an alignment can join: costs are compared first
 UNKNOWN = 0.5  # confidence of a word whose voter gives none
 
 Slot = list[str | None]
@@ -95,34 +97,31 @@ def _align(slots: Sequence[Slot], words: Sequence[str]) -> list[tuple[int | None
     Of alignments that cost the same, that on which most voters are joined, so that the last of three who says
     what the second does votes with it throughout.
     """
-    rows, columns = len(slots), len(words)
-    # (cost, votes not joined): compared in this order
-    best = [[(0, 0)] * (columns + 1) for _ in range(rows + 1)]
-    for i in range(1, rows + 1):
-        best[i][0] = _plus(best[i - 1][0], _cost(slots[i - 1], None))
-    for j in range(1, columns + 1):
-        best[0][j] = _plus(best[0][j - 1], (GAP, 0))
-    for i, slot in enumerate(slots, start=1):
-        skipped, row, above = _cost(slot, None), best[i], best[i - 1]
-        for j, word in enumerate(words, start=1):
-            row[j] = min(
-                _plus(above[j - 1], _cost(slot, word)),
-                _plus(above[j], skipped),
-                _plus(row[j - 1], (GAP, 0)),
-            )
-    return _trace(best, slots, words)
+    counts = [Counter(slot) for slot in slots]
+    best = [[GAP * EDIT * j for j in range(len(words) + 1)]]
+    for count in counts:
+        skipped, above = _price(count, None), best[-1]
+        left = above[0] + skipped
+        row = [left]
+        for j, word in enumerate(words):
+            joined = count.get(word)
+            said = above[j] + (-joined if joined else SUBSTITUTION * EDIT)
+            left = min(said, above[j + 1] + skipped, left + GAP * EDIT)
+            row.append(left)
+        best.append(row)
+    return _trace(best, counts, words)
 
 
 def _trace(
-    best: Sequence[Sequence[tuple[int, int]]], slots: Sequence[Slot], words: Sequence[str]
+    best: Sequence[Sequence[int]], counts: Sequence[Counter[str | None]], words: Sequence[str]
 ) -> list[tuple[int | None, str | None]]:
-    i, j = len(slots), len(words)
+    i, j = len(counts), len(words)
     path: list[tuple[int | None, str | None]] = []
     while i or j:
-        if i and j and best[i][j] == _plus(best[i - 1][j - 1], _cost(slots[i - 1], words[j - 1])):
+        if i and j and best[i][j] == best[i - 1][j - 1] + _price(counts[i - 1], words[j - 1]):
             i, j = i - 1, j - 1
             path.append((i, words[j]))
-        elif i and best[i][j] == _plus(best[i - 1][j], _cost(slots[i - 1], None)):
+        elif i and best[i][j] == best[i - 1][j] + _price(counts[i - 1], None):
             i -= 1
             path.append((i, None))
         else:
@@ -131,13 +130,7 @@ def _trace(
     return path[::-1]
 
 
-def _cost(slot: Slot, word: str | None) -> tuple[int, int]:
-    """Return what it costs to say ``word`` in a slot: nothing where somebody did; and who was not joined."""
-    joined = slot.count(word)
-    if joined:
-        return 0, -joined
-    return (GAP if word is None else SUBSTITUTION), 0
-
-
-def _plus(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
-    return one[0] + other[0], one[1] + other[1]
+def _price(count: Counter[str | None], word: str | None) -> int:
+    """Return what it costs to say ``word`` in a slot: an edit, or, where others said so, less than nothing."""
+    joined = count[word]
+    return -joined if joined else (GAP if word is None else SUBSTITUTION) * EDIT
