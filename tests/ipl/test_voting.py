@@ -2,12 +2,14 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from raysr.config import Spec
+from raysr.corpus.manifest import open_manifest
 from raysr.errors import ConfigError
 from raysr.ipl.config import RunConfig
 from raysr.ipl.decisions import decide
@@ -15,7 +17,7 @@ from raysr.ipl.events import Events
 from raysr.ipl.filter import Agreement, Score
 from raysr.ipl.filter_hash import filter_hash
 from raysr.ipl.predictions import Prediction, Predictions, TeacherHypothesis
-from raysr.ipl.recogniser import RecogniserConfig
+from raysr.ipl.recogniser import LocalRecogniser, RecogniserConfig
 from raysr.ipl.steps import Steps
 from raysr.ipl.voting import Vote
 from raysr.teachers.base import TeacherOutput
@@ -126,6 +128,12 @@ def test_the_vote_is_kept_with_the_predictions_step(tmp_path: Path) -> None:
     assert read.vote == Vote(kind="rover", alpha=0.5)
     assert read.label is not None
     assert read.label.text == "the cat sat"
+
+
+def test_a_recogniser_hands_its_vote_over_with_the_predictions(tmp_path: Path) -> None:
+    config = RecogniserConfig(vote={"kind": "rover", "alpha": 0.5})  # type: ignore[arg-type]
+    recogniser = LocalRecogniser(config, SimpleNamespace(folder=tmp_path))  # type: ignore[arg-type]
+    assert recogniser(open_manifest([]), []).vote == Vote(kind="rover", alpha=0.5)
 
 
 def test_decisions_are_named_after_the_vote_too() -> None:
