@@ -9,12 +9,14 @@ import logging
 import re
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
 import yaml
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -193,29 +195,20 @@ class Pool:
 
     def latest(self) -> Entry | None:
         """Return the newest entry that is as published; damaged ones are passed over with a warning."""
-        return self._first_sound(self.entries()[::-1])
+        return next(iter(self.newest(1)), None)
 
     def best(self, metric: str = "dev_wer") -> Entry | None:
         """Return the sound entry with the lowest ``metric``; of equals the newest."""
+        return next(iter(self.best_of(1, metric)), None)
+
+    def best_of(self, count: int, metric: str = "dev_wer") -> list[Entry]:
+        """Return up to ``count`` sound entries, that with the lowest ``metric`` first; of equals the newest."""
         scored = [e for e in self.entries()[::-1] if isinstance(e.metrics.get(metric), int | float)]
-        return self._first_sound(sorted(scored, key=lambda e: e.metrics[metric]))
+        return list(islice(_sound(sorted(scored, key=lambda e: e.metrics[metric])), count))
 
-    def newest(self, count: int) -> list[Entry]:
-        """Return up to ``count`` sound entries, newest first."""
-        sound: list[Entry] = []
-        for entry in self.entries()[::-1]:
-            if len(sound) == count:
-                break
-            sound += [entry] if self._first_sound([entry]) else []
-        return sound
-
-    def _first_sound(self, entries: Sequence[Entry]) -> Entry | None:
-        for entry in entries:
-            try:
-                return entry.verify()
-            except PoolError as error:
-                log.warning("skipped: %s", error)
-        return None
+    def newest(self, count: int | None = None) -> list[Entry]:
+        """Return up to ``count`` sound entries, newest first; None returns all."""
+        return list(islice(_sound(self.entries()[::-1]), count))
 
     def _names(self) -> list[str]:
         if not self.root.is_dir():
@@ -242,25 +235,61 @@ def load_entry(entry: Entry, device: str = "cpu") -> Recogniser:
     return Recogniser(model.to(device).eval(), tokeniser, lm, config)
 
 
-def average(entries: Sequence[Entry]) -> dict[str, Tensor]:
-    """Return the mean of the entries' weights; raise :class:`PoolError` when they differ in shape."""
+def average(entries: Sequence[Entry], shares: Sequence[float] | None = None) -> dict[str, Tensor]:
+    """Return the mean of the entries' weights, computed in float64; what is no real number is the first's.
+
+    Args:
+        entries: at least one.
+        shares: what each counts for, in their order; they add up to 1. None counts all alike.
+
+    Raises:
+        PoolError: they differ in shape or in their tokens, or one is damaged.
+    """
+    check_alike(entries)
+    shares = [1 / len(entries)] * len(entries) if shares is None else shares
+    first = load_file(entries[0].verify().weights)
+    real = {name: tensor for name, tensor in first.items() if tensor.is_floating_point()}
+    total = {name: tensor.double() * shares[0] for name, tensor in real.items()}
+    for entry, share in zip(entries[1:], shares[1:], strict=True):
+        weights = load_file(entry.verify().weights)
+        for name, tensor in total.items():
+            tensor.add_(weights[name].double(), alpha=share)
+    return first | {name: tensor.to(first[name].dtype) for name, tensor in total.items()}
+
+
+def check_alike(entries: Sequence[Entry]) -> None:
+    """Raise :class:`PoolError` naming the entry whose weights cannot be averaged with those of the first."""
     if not entries:
         raise PoolError("no pool entries to average")
-    first, *others = (load_file(entry.verify().weights) for entry in entries)
-    total = {name: tensor.double() for name, tensor in first.items()}
-    for entry, weights in zip(entries[1:], others, strict=True):
-        if {n: t.shape for n, t in weights.items()} != {n: t.shape for n, t in first.items()}:
-            raise PoolError(
-                f"pool entry {entry.path} has another shape than {entries[0].path}: they cannot be averaged"
-            )
-        for name, tensor in weights.items():
-            total[name] += tensor
-    return {
-        name: (tensor / len(entries)).to(first[name].dtype)
-        if first[name].is_floating_point()
-        else first[name]
-        for name, tensor in total.items()
-    }
+    shapes = _shapes(entries[0])
+    for entry in entries[1:]:
+        if _shapes(entry) != shapes:
+            difference = "another shape than"
+        elif entry.files.get(TOKENISER) != entries[0].files.get(TOKENISER):
+            difference = "other tokens than"
+        else:
+            continue
+        raise PoolError(
+            f"pool entry {entry.path} has {difference} {entries[0].path}: they cannot be averaged"
+        )
+
+
+def _shapes(entry: Entry) -> dict[str, list[int]]:
+    """Read the shapes of an entry's weights without the weights."""
+    try:
+        with safe_open(entry.weights, "pt") as file:
+            return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise PoolError(f"pool entry {entry.path} cannot be loaded: {error}") from error
+
+
+def _sound(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Pass over damaged entries with a warning."""
+    for entry in entries:
+        try:
+            yield entry.verify()
+        except PoolError as error:
+            log.warning("skipped: %s", error)
 
 
 def _sha256(path: Path) -> str:

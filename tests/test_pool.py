@@ -172,3 +172,44 @@ def test_average_is_the_mean_of_the_weights(tmp_path: Path, tokeniser: Tokeniser
         assert tensor.dtype == files[0][name].dtype
         if tensor.is_floating_point():
             torch.testing.assert_close(tensor, torch.stack([f[name] for f in files]).mean(0))
+
+
+def test_shares_weigh_the_weights(tmp_path: Path, tokeniser: Tokeniser) -> None:
+    entries = [publish(Pool(tmp_path), f"e{seed}", tokeniser, seed) for seed in range(3)]
+    shares = [0.5, 0.375, 0.125]
+    files = [load_file(entry.weights) for entry in entries]
+    for name, tensor in average(entries, shares).items():
+        if tensor.is_floating_point():
+            weighed = [share * file[name].double() for share, file in zip(shares, files, strict=True)]
+            torch.testing.assert_close(tensor, torch.stack(weighed).sum(0).to(tensor.dtype))
+        else:
+            assert torch.equal(tensor, files[0][name])
+
+
+def test_what_cannot_be_averaged_is_named(tmp_path: Path, tokeniser: Tokeniser) -> None:
+    pool = Pool(tmp_path)
+    first = publish(pool, "first", tokeniser)
+    larger = publish(pool, "larger", Tokeniser.train(["one two three four"]))
+    other = Tokeniser.train(["eeee hhh rr w n o t"])
+    assert other.vocab_size == tokeniser.vocab_size
+    with pytest.raises(PoolError, match=r"larger has another shape than .*first: they cannot be averaged"):
+        average([first, larger])
+    with pytest.raises(PoolError, match=r"spelt has other tokens than .*first: they cannot be averaged"):
+        average([first, publish(pool, "spelt", other)])
+    with pytest.raises(PoolError, match="no pool entries"):
+        average([])
+
+
+def test_the_best_few_come_in_order_and_damaged_ones_are_passed_over(
+    tmp_path: Path, tokeniser: Tokeniser
+) -> None:
+    pool = Pool(tmp_path)
+    for cycle, wer in enumerate([0.3, 0.1, 0.2, 0.2]):
+        publish(pool, f"e{cycle}", tokeniser, cycle=cycle, dev_wer=wer)
+    publish(pool, "unscored", tokeniser, cycle=9)
+    assert [e.name for e in pool.best_of(3)] == ["e1", "e3", "e2"]
+    assert [e.name for e in pool.newest()] == ["unscored", "e3", "e2", "e1", "e0"]
+    with (pool.root / "e1" / "model.safetensors").open("ab") as file:
+        file.write(b"x")
+    assert [e.name for e in pool.best_of(2)] == ["e3", "e2"]
+    assert [e.name for e in pool.newest(4)] == ["unscored", "e3", "e2", "e0"]

@@ -1,4 +1,4 @@
-"""Samples out: Ogg/Opus for corpora, WAV for everything that reads WAV."""
+"""Samples out: Ogg/Opus for corpora, FLAC and WAV for everything that reads them."""
 
 import io
 import wave
@@ -35,6 +35,22 @@ def encode_opus(samples: np.ndarray, bitrate: int = 16000) -> bytes:
         fifo.write(frame)
         for piece in fifo.read_many(stream.codec_context.frame_size, partial=True):
             container.mux(stream.encode(piece))
+        container.mux(stream.encode(None))
+    return output.getvalue()
+
+
+def flac_bytes(samples: np.ndarray) -> bytes:
+    """Return 16 kHz mono samples (N,) in [-1, 1] as a 16-bit FLAC file (RFC 9639): half a WAV file, bit for bit."""
+    if len(samples) == 0:
+        raise AudioError("cannot encode audio without samples")
+    output = io.BytesIO()
+    with av.open(output, "w", format="flac") as container:
+        stream = container.add_stream("flac", rate=SAMPLE_RATE)
+        stream.layout = "mono"
+        stream.format = "s16"
+        frame = av.AudioFrame.from_ndarray(_int16(samples)[None], format="s16", layout="mono")
+        frame.rate = SAMPLE_RATE
+        container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return output.getvalue()
 

@@ -16,6 +16,7 @@ from raysr.corpus.manifest import Manifest, open_manifest, write_jsonl
 from raysr.corpus.utterance import Utterance
 from raysr.ipl.plugins import Recogniser
 from raysr.ipl.predictions import Prediction, Predictions
+from raysr.ipl.voting import NEAREST, Vote
 from raysr.text.normalise import normalise
 
 MARK = "canary:"
@@ -40,10 +41,10 @@ def draw_canary(dev: Iterable[Utterance], count: int, seed: int) -> list[Utteran
     return sorted(drawn, key=lambda u: u.id)
 
 
-def read_canary(folder: Path) -> list[Judged]:
+def read_canary(folder: Path, vote: Vote = NEAREST) -> list[Judged]:
     """Read a cycle's canary in the order of the ids; nothing where the cycle has none, or has not labelled yet."""
     references = canary_utterances(folder)
-    return [Judged(p, references[p.id].text or "") for p in Predictions(folder) if p.id in references]
+    return [Judged(p, references[p.id].text or "") for p in Predictions(folder, vote) if p.id in references]
 
 
 def canary_utterances(folder: Path) -> dict[str, Utterance]:

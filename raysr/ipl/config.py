@@ -11,6 +11,7 @@ from raysr.config import Config, Slot, Spec, load
 from raysr.decode.recognise import DecodeConfig
 from raysr.ipl import plugins
 from raysr.ipl.lm import LmConfig
+from raysr.ipl.voting import Vote
 from raysr.model.config import ModelConfig
 from raysr.text.tokeniser import TokeniserConfig
 
@@ -126,6 +127,12 @@ class RunConfig(Config):
     def relabel(self) -> float:
         """The share of what is labelled already that gets fresh labels."""
         return float(self.selector.options.get("relabel", 1.0))
+
+    @property
+    def vote(self) -> Vote:
+        """How several teachers' texts become one label; the default for a recogniser that does not say."""
+        given = self.recogniser.options.get("vote")
+        return Vote.parse({"kind": given} if isinstance(given, str) else given, "recogniser.vote")
 
 
 def read_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> RunConfig:

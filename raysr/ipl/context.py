@@ -12,6 +12,7 @@ from raysr.ipl.canary import Judged, canary_utterances, read_canary
 from raysr.ipl.earlier import Earlier
 from raysr.ipl.materials import Materials
 from raysr.ipl.progress import Progress
+from raysr.ipl.voting import NEAREST, Vote
 from raysr.model.config import ModelConfig
 from raysr.pool import Pool
 
@@ -38,6 +39,7 @@ class CycleContext:
         dev: transcribed utterances that decoder weights are chosen on.
         labelled: what is trained on with its own transcripts, when there is any.
         canary_size: how many utterances of dev the teachers label too, at most.
+        vote: how several teachers' texts become one label.
     """
 
     cycle: int
@@ -54,6 +56,7 @@ class CycleContext:
     dev: Manifest | tuple[()] = ()
     labelled: Manifest | None = None
     canary_size: int = 0
+    vote: Vote = NEAREST
 
     @property
     def labelling_round(self) -> int:
@@ -63,7 +66,7 @@ class CycleContext:
     @property
     def canary(self) -> list[Judged]:
         """What this cycle's teachers said of the canary, with its references; empty until they have labelled."""
-        return read_canary(self.folder / "canary")
+        return read_canary(self.folder / "canary", self.vote)
 
     @property
     def earlier(self) -> Earlier:

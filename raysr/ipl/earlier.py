@@ -6,12 +6,16 @@ from pathlib import Path
 
 from raysr.ipl.decisions import Decision, read_decisions
 from raysr.ipl.predictions import Prediction, Predictions
+from raysr.ipl.voting import Vote
 
 
 def labelled(folder: Path) -> Predictions | None:
     """Return the predictions of the cycle in ``folder``; None until all of them are there."""
     path = folder / "predictions.json"
-    return Predictions(folder / json.loads(path.read_text())["folder"]) if path.exists() else None
+    if not path.exists():
+        return None
+    made = json.loads(path.read_text())
+    return Predictions(folder / made["folder"], Vote.parse(made.get("vote"), str(path)))
 
 
 class Earlier:

@@ -25,7 +25,7 @@ class FilterChain:
         for spec in specs:
             again = sum(name.partition(" ")[0] == spec.kind for name in rules)
             rules[f"{spec.kind} {again + 1}" if again else spec.kind] = FILTERS.build(spec, context)
-        return cls(rules, filter_hash(specs))
+        return cls(rules, filter_hash(specs, context.vote))
 
     def __call__(self, predictions: Iterable[Prediction]) -> list[Decision]:
         return decide(predictions, self.rules, self.hash)

@@ -14,7 +14,14 @@ from raysr.corpus.load import load_waveform
 from raysr.corpus.utterance import Utterance
 from raysr.errors import AudioError, RaysrError
 from raysr.ipl.predictions import Prediction, Predictions, TeacherHypothesis
-from raysr.teachers.base import TEACHERS, FeatureTeacher, Teacher, TeacherContext, TeacherOutput, Waveform
+from raysr.teachers.base import (
+    FeatureTeacher,
+    Teacher,
+    TeacherContext,
+    TeacherOutput,
+    Waveform,
+    build_teacher,
+)
 
 T = TypeVar("T")
 
@@ -43,9 +50,10 @@ class Labeller:
         context = TeacherContext(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if context.device == "cpu":
             torch.set_num_threads(1)
-        self.teachers: list[Teacher] = [TEACHERS.build(spec, context) for spec in teachers]
+        self.teachers: list[Teacher] = [build_teacher(spec, context) for spec in teachers]
         self.cycle, self.cache, self.longest = cycle, cache, longest
         self.predictions = Predictions(out)
+        self.predictions.record(self.teachers, teachers)
 
     def __call__(self, utterances: Sequence[Utterance]) -> list[Prediction]:
         """Label a block and write its predictions; whatever goes wrong with one utterance is in its row."""

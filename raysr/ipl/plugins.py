@@ -76,6 +76,7 @@ BUILDERS = Slot(
         "latest": "raysr.ipl.builder:Latest",
         "best": "raysr.ipl.builder:Best",
         "average": "raysr.ipl.builder:Average",
+        "ema": "raysr.ipl.builder:Ema",
         "ensemble": "raysr.ipl.builder:Ensemble",
         "external": "raysr.ipl.builder:External",
     },

@@ -5,16 +5,19 @@ twice, because a worker died or the driver did, is still there once.
 """
 
 import hashlib
+import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rapidfuzz.distance.Levenshtein import distance
 
+from raysr.config import Spec
 from raysr.corpus.disk import remove_partials, replacing
-from raysr.teachers.base import TeacherOutput
+from raysr.ipl.voting import NEAREST, Vote
+from raysr.teachers.base import TEACHERS, Teacher, TeacherOutput
 
 _SCORED_TEXT = pa.struct([("text", pa.string()), ("score", pa.float64())])
 _HYPOTHESIS = pa.struct(
@@ -29,6 +32,7 @@ _HYPOTHESIS = pa.struct(
         ("attention", pa.float64()),
         ("lm", pa.float64()),
         ("confidences", pa.list_(pa.float32())),
+        ("word_confidences", pa.list_(pa.float32())),
         ("nbest", pa.list_(_SCORED_TEXT)),
         ("ctc_attention_agreement", pa.float64()),
         ("text_without_lm", pa.string()),
@@ -60,7 +64,7 @@ class TeacherHypothesis:
 class Prediction:
     """One selected utterance with what every teacher said, in the teachers' order; or why there is nothing.
 
-    ``duration`` is in seconds; ``error`` says why the audio could not be read.
+    ``duration`` is in seconds; ``error`` says why the audio could not be read; ``vote`` makes the label.
     """
 
     id: str
@@ -68,19 +72,12 @@ class Prediction:
     duration: float
     hypotheses: tuple[TeacherHypothesis, ...] = ()
     error: str | None = None
+    vote: Vote = NEAREST
 
-    @property
+    @cached_property
     def label(self) -> TeacherOutput | None:
-        """The output that becomes the pseudo-label: the one nearest to what all teachers said.
-
-        Nearest in character edits, the first teacher's among equals: with one teacher or two it is the first's,
-        from three on two outvote the third. That is minimum Bayes risk over teachers that are believed alike
-        (Goel and Byrne 2000), a whole utterance at a time. Teachers that failed have no say.
-        """
-        said = self.answers
-        if len(said) < 3:
-            return said[0] if said else None
-        return min(said, key=lambda one: sum(distance(one.text, other.text) for other in said))
+        """The output that becomes the pseudo-label, by vote of the teachers that did not fail."""
+        return self.vote.elect(self.answers, len(self.hypotheses))
 
     @property
     def answers(self) -> list[TeacherOutput]:
@@ -92,16 +89,20 @@ class Prediction:
         """Why there is no label; None when there is one."""
         if self.error is not None:
             return self.error
-        if self.label is not None:
+        if self.answers:
             return None
         return "; ".join(f"{h.teacher}: {h.output.error}" for h in self.hypotheses) or "no teacher answered"
 
 
 class Predictions:
-    """A cycle's predictions: a folder of Parquet files. Iterates in the order of the ids."""
+    """A cycle's predictions: a folder of Parquet files. Iterates in the order of the ids.
 
-    def __init__(self, folder: str | Path) -> None:
+    ``vote`` is how their labels are made: it is no part of the files, so that it may change without labelling again.
+    """
+
+    def __init__(self, folder: str | Path, vote: Vote = NEAREST) -> None:
         self.folder = Path(folder)
+        self.vote = vote
 
     def write(self, predictions: Sequence[Prediction]) -> None:
         """Write one block; the same ids again replace it."""
@@ -109,6 +110,19 @@ class Predictions:
         table = pa.Table.from_pylist([_to_row(p) for p in predictions], SCHEMA)
         with replacing(self.folder / f"{hashlib.sha256(names.encode()).hexdigest()[:24]}.parquet") as file:
             pq.write_table(table, file)
+
+    def record(self, teachers: Sequence[Teacher], specs: Sequence[Spec]) -> None:
+        """Write to ``teachers.json`` who labels: names, versions, and the settings that they were built with."""
+        rows = [
+            {
+                "teacher": teacher.name,
+                "version": teacher.version,
+                "settings": TEACHERS.check(spec).model_dump(),
+            }
+            for teacher, spec in zip(teachers, specs, strict=True)
+        ]
+        with replacing(self.folder / "teachers.json") as file:
+            file.write(json.dumps(rows, indent=2, ensure_ascii=False).encode())
 
     def discard_broken(self) -> int:
         """Remove what a killed writer left and what cannot be read; return how many files."""
@@ -126,7 +140,7 @@ class Predictions:
         A block that also holds other rows gives way to one of these alone.
         """
         for path in self._files():
-            rows = _read(path)
+            rows = self._read(path)
             leaving = [row for row in rows if row.id in ids]
             if not leaving:
                 continue
@@ -144,22 +158,22 @@ class Predictions:
     def __iter__(self) -> Iterator[Prediction]:
         rows: dict[str, Prediction] = {}
         for path in self._files():
-            for row in _read(path):
+            for row in self._read(path):
                 rows.setdefault(row.id, row)
         return iter([rows[name] for name in sorted(rows)])
+
+    def _read(self, path: Path) -> list[Prediction]:
+        """Read a block; what an older one lacks is not known of its teachers."""
+        return [_from_row(row, self.vote) for row in pq.read_table(path).to_pylist()]
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("[!.]*.parquet"))
 
 
-def _read(path: Path) -> list[Prediction]:
-    """Read a block; what an older one lacks is None."""
-    return [_from_row(row) for row in pq.read_table(path, schema=SCHEMA).to_pylist()]
-
-
 def _is_readable(path: Path) -> bool:
+    """Return whether a file is whole and has the columns it should; teachers may have said less in earlier days."""
     try:
-        return pq.read_schema(path).names == SCHEMA.names
+        return set(pq.read_schema(path).names) == set(SCHEMA.names)
     except (OSError, pa.ArrowInvalid):
         return False
 
@@ -179,17 +193,16 @@ def _to_row(prediction: Prediction) -> dict[str, object]:
     }
 
 
-def _from_row(row: dict[str, object]) -> Prediction:
+def _from_row(row: dict[str, object], vote: Vote) -> Prediction:
     hypotheses: list[dict] = row.pop("hypotheses")  # type: ignore[assignment]
     return Prediction(
         **row,  # type: ignore[arg-type]
         hypotheses=tuple(TeacherHypothesis(h["teacher"], h["version"], _output(h)) for h in hypotheses),
+        vote=vote,
     )
 
 
 def _output(row: dict) -> TeacherOutput:
-    values = {field.name: row[field.name] for field in fields(TeacherOutput)}
-    values["nbest"] = tuple((n["text"], n["score"]) for n in row["nbest"])
-    return TeacherOutput(
-        **values | {"tokens": tuple(row["tokens"]), "confidences": tuple(row["confidences"])}
-    )
+    known = {field.name: row[field.name] for field in fields(TeacherOutput) if field.name in row}
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
+    return TeacherOutput(**values | {"nbest": tuple((n["text"], n["score"]) for n in row["nbest"])})

@@ -24,6 +24,7 @@ from raysr.errors import RunError
 from raysr.ipl.context import CycleContext
 from raysr.ipl.labeller import Labeller
 from raysr.ipl.predictions import Prediction, Predictions
+from raysr.ipl.voting import Vote
 from raysr.teachers.base import TEACHERS
 
 T = TypeVar("T")
@@ -37,11 +38,13 @@ class RecogniserConfig(Options):
     Attributes:
         block: utterances labelled and written at once: the most that a crash costs.
         longest: seconds; a longer utterance fails with the advice to cut it.
+        vote: how what several teachers say becomes one label.
         precompute: fill the feature cache first if a teacher reads it; training needs it anyway.
     """
 
     block: int = Field(default=32, ge=1)
     longest: float = Field(default=120.0, gt=0)
+    vote: Vote = Vote()
     precompute: bool = True
 
 
@@ -55,7 +58,7 @@ class LocalRecogniser:
         self.out = context.folder / "predictions"
 
     def __call__(self, selected: Manifest, teachers: Sequence[Spec]) -> Predictions:
-        predictions = Predictions(self.out)
+        predictions = Predictions(self.out, self.config.vote)
         predictions.discard_broken()
         done = predictions.ids()
         total = len(selected)

@@ -163,6 +163,7 @@ class Run:
             dev=self.corpora.dev,
             labelled=self.corpora.labelled,
             canary_size=c.run.canary,
+            vote=c.vote,
         )
 
     def _of(self, cycle: int) -> Path:

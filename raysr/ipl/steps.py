@@ -54,12 +54,16 @@ class Steps:
         return [Spec(**spec) for spec in json.loads(path.read_text())]
 
     def predictions(self, make: Callable[[], Predictions]) -> Predictions:
-        """Label into ``predictions/``; ``predictions.json`` says that everything is there."""
+        """Label into ``predictions/``; ``predictions.json`` says that everything is there, and how it is voted on."""
         found = labelled(self.folder)
         if found is None:
             with self._events.step(self.cycle, "predictions"):
                 found = make()
-                said = {"utterances": len(found.ids()), "folder": str(found.folder)}
+                said = {
+                    "utterances": len(found.ids()),
+                    "folder": str(found.folder),
+                    "vote": found.vote.dump(),
+                }
                 write_json(self.folder / "predictions.json", said)
         return found
 

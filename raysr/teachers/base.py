@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raysr.audio.fbank import FbankConfig
-from raysr.config import Slot
+from raysr.config import Slot, Spec
+from raysr.errors import ConfigError, RaysrError
 
 Waveform = NDArray[np.float32]
 
@@ -25,6 +26,7 @@ class TeacherOutput:
         normalised_score: of the transcript by its length, by which utterances are ranked.
         ctc, attention, lm: the parts of the score.
         confidences: one in [0, 1] for each token, or for each word of a teacher that works in words.
+        word_confidences: one in [0, 1] for each word of ``text``, of a teacher whose tokens are smaller.
         nbest: other transcripts with their scores, best first.
         ctc_attention_agreement: 1 - word error rate between the hypotheses of the n-best list that each of the two
             heads likes best, at least 0; None where only one head has read them, or there is only one.
@@ -42,6 +44,7 @@ class TeacherOutput:
     attention: float | None = None
     lm: float | None = None
     confidences: tuple[float, ...] = ()
+    word_confidences: tuple[float, ...] = ()
     nbest: tuple[tuple[str, float], ...] = ()
     ctc_attention_agreement: float | None = None
     text_without_lm: str | None = None
@@ -52,7 +55,8 @@ class TeacherOutput:
 class Teacher(Protocol):
     """A recogniser that labels.
 
-    Built as ``Teacher(config, context)`` where it is used; ``context`` is a :class:`TeacherContext`.
+    Built as ``Teacher(config, context)`` where it is used; ``context`` is a :class:`TeacherContext`. ``name`` says
+    which recogniser it is, ``version`` which release or weights: they stand in every prediction.
     """
 
     name: str
@@ -87,8 +91,27 @@ TEACHERS = Slot(
         "pool_model": "raysr.teachers.pool_model:PoolModel",
         "pocketsphinx": "raysr.teachers.pocketsphinx:PocketSphinx",
         "moonshine": "raysr.teachers.moonshine:Moonshine",
+        "whisper": "raysr.teachers.whisper:Whisper",
+        "transformers": "raysr.teachers.transformers:Transformers",
+        "openai": "raysr.teachers.openai:OpenAi",
     },
 )
+
+
+def build_teacher(spec: Spec, context: TeacherContext) -> Teacher:
+    """Return the teacher that ``spec`` describes, loaded.
+
+    Raises:
+        RaysrError: it cannot be loaded; one line, whatever its library raised.
+    """
+    try:
+        teacher: Teacher = TEACHERS.build(spec, context)
+    except RaysrError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise ConfigError(f"teacher '{spec.kind}' cannot be loaded ({reason})") from error
+    return teacher
 
 
 def one_by_one(

@@ -1,17 +1,19 @@
 """A pool entry as teacher, or the average of several."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import jiwer
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from raysr.audio.fbank import Fbank, FbankConfig
 from raysr.config import Config as Options
-from raysr.decode.hypothesis import Hypothesis
+from raysr.decode.calibration import Calibration
+from raysr.decode.hypothesis import Hypothesis, mean_confidence
 from raysr.decode.recognise import DecodeConfig, recognise_with_greedy
 from raysr.pool import Pool, average, load_entry
 from raysr.teachers.base import TeacherContext, TeacherOutput, Waveform
@@ -23,6 +25,7 @@ class _Reader:
     """Turns hypotheses into what a teacher says."""
 
     tokeniser: Tokeniser
+    calibration: Calibration | None
 
     def output(self, nbest: Sequence[Hypothesis], greedy: Hypothesis | None, with_lm: bool) -> TeacherOutput:
         """Write down the n-best list; ``greedy`` is what CTC alone reads, when there is a CTC head."""
@@ -38,6 +41,7 @@ class _Reader:
             attention=best.attention,
             lm=best.lm,
             confidences=best.confidences,
+            word_confidences=self.word_confidences(nbest),
             nbest=tuple((self.text(h), h.score) for h in nbest[1:]),
             ctc_attention_agreement=self.agreement(nbest) if greedy else None,
             text_without_lm=self.text(greedy) if greedy and with_lm else None,
@@ -57,6 +61,14 @@ class _Reader:
             return 1.0 if not by_attention else 0.0
         return max(0.0, 1.0 - jiwer.wer(by_ctc, by_attention))
 
+    def word_confidences(self, nbest: Sequence[Hypothesis]) -> tuple[float, ...]:
+        """Return the chance that each word is right where that was calibrated, else how sure its tokens are."""
+        if self.calibration is not None:
+            return tuple(self.calibration.confidences(self.tokeniser, nbest))
+        best = nbest[0]
+        words = self.tokeniser.words(best.tokens)
+        return tuple(mean_confidence(best.confidences[word.first : word.end]) for word in words)
+
     def text(self, hypothesis: Hypothesis) -> str:
         return " ".join(self.tokeniser.decode(list(hypothesis.tokens)).split())
 
@@ -65,22 +77,39 @@ class PoolModel:
     """Decodes with the entry's own settings; of several entries the weights are averaged."""
 
     class Config(Options):
-        """``entries``: folders of pool entries; ``decode`` replaces the first entry's settings."""
+        """What is loaded, and how it decodes.
+
+        Attributes:
+            entries: folders of pool entries; the first one's language model is used.
+            shares: what each counts for in the average, adding up to 1; None counts all alike.
+            decode: replaces the first entry's settings.
+        """
 
         entries: list[str] = Field(min_length=1)
+        shares: list[float] | None = None
         decode: DecodeConfig | None = None
+
+        @model_validator(mode="after")
+        def _whole(self) -> "PoolModel.Config":
+            if self.shares is not None and (
+                len(self.shares) != len(self.entries) or not math.isclose(sum(self.shares), 1)
+            ):
+                raise ValueError(f"shares: {len(self.entries)} numbers that add up to 1")
+            return self
 
     def __init__(self, config: Config, context: TeacherContext) -> None:
         entries = [Pool(Path(path).parent).get(Path(path).name) for path in config.entries]
         self.recogniser = load_entry(entries[0], context.device)
         if len(entries) > 1:
-            self.recogniser.model.load_state_dict(average(entries))
+            self.recogniser.model.load_state_dict(average(entries, config.shares))
         self.decode = config.decode or self.recogniser.config.decode
         self.name = "+".join(entry.name for entry in entries)
-        self.version = "+".join(entry.weights_hash[:16] for entry in entries)
+        hashes = [entry.weights_hash[:16] for entry in entries]
+        shares = [f"{share:g}·" for share in config.shares or ()] or [""] * len(entries)
+        self.version = "+".join(share + name for share, name in zip(shares, hashes, strict=True))
         self.fbank: FbankConfig = self.recogniser.config.fbank
         self._extract = Fbank(self.fbank)
-        self._reader = _Reader(self.recogniser.tokeniser)
+        self._reader = _Reader(self.recogniser.tokeniser, self.decode.calibration)
 
     def transcribe(self, waveforms: Sequence[Waveform]) -> list[TeacherOutput]:
         return self.transcribe_features([self._extract(torch.from_numpy(w)) for w in waveforms])

@@ -1,5 +1,6 @@
 """Whatever goes wrong with one utterance is in its row, and costs no other."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from raysr.config import Spec
 from raysr.corpus.features import FeatureCache
 from raysr.corpus.manifest import open_manifest
 from raysr.corpus.utterance import Utterance
+from raysr.errors import ConfigError
 from raysr.ipl.labeller import Labeller
 from raysr.ipl.predictions import Predictions
 from raysr.teachers.base import TeacherOutput
@@ -86,3 +88,41 @@ def test_another_teacher_steps_in_for_one_that_failed(utterances: list[Utterance
     assert rows["tones-0"].label.text == "fine"
     assert [h.teacher for h in rows["tones-0"].hypotheses] == ["fussy", "forgetful"]
     assert rows["missing"].hypotheses == ()
+
+
+class Missing(Fussy):
+    """Cannot be loaded."""
+
+    def __init__(self, config: Any, context: Any) -> None:
+        raise ConfigError("teacher 'missing' needs its package: pip install missing")
+
+
+def test_who_labelled_is_written_beside_what_was_said(utterances: list[Utterance], tmp_path: Path) -> None:
+    label([Fussy, Forgetful], utterances, tmp_path)
+    written = json.loads((tmp_path / "out" / "teachers.json").read_text())
+    assert [(one["teacher"], one["version"]) for one in written] == [("fussy", "1"), ("forgetful", "1")]
+    assert [one["settings"]["kind"].rpartition(":")[2] for one in written] == ["Fussy", "Forgetful"]
+
+
+def test_a_teacher_that_cannot_load_ends_it_before_anything_is_labelled(
+    utterances: list[Utterance], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"^teacher 'missing' needs its package: pip install missing$"):
+        label([Fussy, Missing], utterances, tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+class Broken(Fussy):
+    """Its library raises whatever it likes."""
+
+    def __init__(self, config: Any, context: Any) -> None:
+        raise RuntimeError("CUDA error:\n out of memory")
+
+
+def test_whatever_a_library_raises_while_it_loads_is_one_line(
+    utterances: list[Utterance], tmp_path: Path
+) -> None:
+    with pytest.raises(
+        ConfigError, match=r"Broken' cannot be loaded \(RuntimeError: CUDA error: out of memory\)$"
+    ):
+        label([Broken], utterances, tmp_path)

@@ -98,43 +98,6 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
     return pool
 
 
-@pytest.mark.parametrize(
-    ("spec", "expected"),
-    [
-        ({"kind": "latest"}, [["cycle-002"]]),
-        ({"kind": "best"}, [["cycle-001"]]),
-        ({"kind": "average", "newest": 2}, [["cycle-002", "cycle-001"]]),
-        ({"kind": "ensemble", "newest": 2}, [["cycle-002"], ["cycle-001"]]),
-    ],
-)
-def test_builders_pick_from_the_pool(
-    spec: dict[str, Any], expected: list[list[str]], pool: Pool, tmp_path: Path
-) -> None:
-    builder = plugins.BUILDERS.build(Spec(**spec), context())
-    teachers = builder(pool)
-    assert [[Path(p).name for p in t.options["entries"]] for t in teachers] == expected
-    assert list(builder(Pool(tmp_path))) == []
-
-
-@pytest.mark.parametrize(
-    ("options", "kinds"),
-    [
-        ({}, ["teachers"] * 4),
-        ({"join": 1}, ["teachers", "both", "both", "both"]),
-        ({"until": 2}, ["teachers", "teachers", "student", "student"]),
-        ({"join": 1, "until": 3}, ["teachers", "both", "both", "student"]),
-    ],
-)
-def test_external_teachers_take_in_the_student_and_hand_over(
-    options: dict[str, int], kinds: list[str], pool: Pool
-) -> None:
-    external = ["moonshine", "pocketsphinx"]
-    expected = {"teachers": external, "both": [*external, "pool_model"], "student": ["pool_model"]}
-    for cycle, kind in enumerate(kinds):
-        builder = plugins.BUILDERS.build(Spec(kind="external", **options), context(cycle=cycle))
-        assert [spec.kind for spec in builder(pool)] == expected[kind]
-
-
 def test_initializers_start_from_the_pool(pool: Pool, tmp_path: Path) -> None:
     def start(kind: str, pool: Pool) -> Any:
         return plugins.INITIALIZERS.build(Spec(kind=kind), context(tmp_path))(pool)

@@ -18,6 +18,7 @@ OUTPUTS = st.builds(
     tokens=st.lists(st.integers(0, 99), max_size=4).map(tuple),
     score=SCORES,
     ctc=SCORES,
+    word_confidences=st.lists(st.floats(0, 1, width=32), max_size=3).map(tuple),
     confidences=st.lists(st.floats(0, 1, width=32), max_size=3).map(tuple),
     nbest=st.lists(st.tuples(st.text(max_size=4), st.floats(-9, 0)), max_size=2).map(tuple),
     text_without_lm=st.none() | st.text(max_size=4),
@@ -91,6 +92,21 @@ def test_a_block_of_an_older_version_is_read(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows), path)
     assert predictions.discard_broken() == 0
     assert list(predictions) == [prediction("one")]
+
+
+def test_files_of_teachers_that_said_less_are_read(tmp_path: Path) -> None:
+    predictions = Predictions(tmp_path)
+    output = TeacherOutput("one", confidences=(0.5,))
+    rows = [Prediction("a", 0, 1.0, (TeacherHypothesis("t", "v", output),))]
+    predictions.write(rows)
+    [path] = tmp_path.glob("*.parquet")
+    old = pq.read_table(path).to_pylist()
+    for row in old:
+        for hypothesis in row["hypotheses"]:
+            del hypothesis["word_confidences"]
+    pq.write_table(pa.Table.from_pylist(old), path)
+    assert predictions.discard_broken() == 0
+    assert list(predictions) == rows
 
 
 def prediction(*texts: str | None) -> Prediction:

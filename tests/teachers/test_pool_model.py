@@ -61,6 +61,7 @@ def test_waveforms_and_their_features_give_the_same(
         assert 0 <= output.ctc_attention_agreement <= 1
         assert output.normalised_score == pytest.approx(output.score / max(1, len(output.tokens)))
         assert len(output.confidences) == len(output.tokens)
+        assert len(output.word_confidences) == len(output.text.split())
 
 
 def test_a_label_made_with_a_language_model_comes_with_the_reading_of_ctc_alone(

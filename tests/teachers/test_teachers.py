@@ -1,5 +1,6 @@
 """Teachers transcribe real speech, survive odd audio, and answer the same whatever came before."""
 
+import sys
 import wave
 from pathlib import Path
 from typing import Any
@@ -65,3 +66,25 @@ def test_odd_audio_is_no_error(samples: int, teacher: Teacher) -> None:
 def test_an_unknown_option_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean 'dictionary'"):
         TEACHERS.check(Spec(kind="pocketsphinx", dictionry="x"))  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("kind", "package", "extra"),
+    [
+        ("pocketsphinx", "pocketsphinx", "teachers"),
+        ("moonshine", "moonshine_voice", "teachers"),
+        ("whisper", "faster_whisper", "whisper"),
+        ("transformers", "transformers", "transformers"),
+    ],
+)
+def test_a_missing_package_is_told_with_the_command_that_brings_it(
+    kind: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    options = {"model": "any"} if kind in ("whisper", "transformers") else {}
+    with pytest.raises(
+        ConfigError, match=rf"^teacher '{kind}' needs its package: pip install 'raysr\[{extra}\]'$"
+    ):
+        TEACHERS.build(Spec(kind=kind, **options), TeacherContext())

@@ -38,15 +38,16 @@ def heads(prediction: Prediction) -> float | None:
 
 
 def teachers(prediction: Prediction) -> float | None:
-    """Return 1 - word error rate of the nearest other teacher's text against the label; it may be below 0."""
-    label = prediction.label
-    others = [answer.text for answer in prediction.answers if answer is not label]
-    if label is None or not others:
+    """Return 1 - word error rate of the second nearest teacher's text against the label; it may be below 0.
+
+    The nearest is the teacher that the label is of, or that comes closest to what all were made into by vote.
+    """
+    label, answers = prediction.label, prediction.answers
+    if label is None or len(answers) < 2:
         return None
     words = label.text.split()
-    if not words:
-        return 1.0 - all(others)
-    return 1 - min(distance(words, other.split()) for other in others) / len(words)
+    edits = sorted(distance(words, answer.text.split()) for answer in answers)
+    return 1 - edits[1] / len(words) if words else 1.0 - bool(edits[1])
 
 
 def lm(prediction: Prediction) -> float | None:
