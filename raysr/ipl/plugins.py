@@ -90,7 +90,7 @@ FILTERS = Slot(
         "duration": "raysr.ipl.filter:Duration",
     },
 )
-BATCHERS = Slot("batcher", {"mixed": "raysr.ipl.batcher:Mixed"})
+BATCHERS = Slot("batcher", {"mixed": "raysr.ipl.batcher:Mixed", "temperature": "raysr.ipl.batcher:Tempered"})
 INITIALIZERS = Slot(
     "initializer",
     {

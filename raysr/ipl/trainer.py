@@ -14,12 +14,13 @@ from raysr.corpus.manifest import open_manifest, write_jsonl
 from raysr.corpus.utterance import Utterance
 from raysr.errors import RunError
 from raysr.ipl.context import CycleContext
-from raysr.ipl.handover import Batches, Start
+from raysr.ipl.handover import MANIFESTS, Batches, Start
+from raysr.ipl.mixing import TrainingSource, training_sources
 from raysr.ipl.tuning import TuningConfig, tune
 from raysr.model.model import AsrModel
 from raysr.pool import Entry, EntryConfig
 from raysr.text.tokeniser import Tokeniser
-from raysr.train.job import Scaling, TrainConfig, TrainJob
+from raysr.train.job import Scaling, SourceConfig, TrainConfig, TrainJob
 from raysr.train.local import fit_local
 from raysr.train.start import transplant
 
@@ -47,16 +48,15 @@ class DdpTrainer:
 
     def __call__(self, start: Start, batches: Batches) -> Entry:
         c = self.context
-        labelled = self._readable(batches, "labelled")
-        pseudo = self._readable(batches, "pseudo")
-        rehearsal = self._readable(batches, "rehearsal")
+        parts = {name: self._readable(batches, name) for name in MANIFESTS}
+        labelled, pseudo, rehearsal = parts.values()
         if not labelled and not pseudo:
             raise RunError(
                 f"cycle {c.cycle} has nothing to train on: no labelled audio, and no pseudo-label was kept"
             )
         tokeniser = c.materials.tokeniser([*(labelled or pseudo), *rehearsal])
         init = self._init(start, tokeniser, [*labelled, *pseudo])
-        job = self._job(init, [*labelled, *rehearsal], pseudo, batches.labelled_share)
+        job = self._job(init, training_sources(batches, parts))
         weights = self._fit(job)
         model = AsrModel(c.model, tokeniser.vocab_size)
         model.load_state_dict(load_file(weights))
@@ -84,9 +84,7 @@ class DdpTrainer:
                 file.write(transplant(start.weights, Tokeniser.load(start.tokeniser), scratch, tokeniser))
         return path
 
-    def _job(
-        self, init: Path, labelled: Sequence[Utterance], pseudo: Sequence[Utterance], share: float
-    ) -> TrainJob:
+    def _job(self, init: Path, sources: Sequence[TrainingSource]) -> TrainJob:
         c, config = self.context, self.config
         options = {name: getattr(config, name) for name in TrainConfig.model_fields}
         if config.steps_by_cycle:
@@ -96,14 +94,18 @@ class DdpTrainer:
             init=str(init.absolute()),
             tokeniser=str(c.materials.tokeniser_path.absolute()),
             cache=str(c.cache.absolute()),
-            labelled=_manifest(self.out / "labelled.jsonl", labelled),
-            pseudo=_manifest(self.out / "pseudo.jsonl", pseudo),
-            labelled_share=share,
+            sources=[self._source(number, source) for number, source in enumerate(sources)],
             features=c.features,
             model=c.model,
             train=TrainConfig(**options),
             seed=c.seed + c.cycle,
         )
+
+    def _source(self, number: int, source: TrainingSource) -> SourceConfig:
+        name = source.name if source.name in MANIFESTS else f"source-{number}"  # a tag may be no file's name
+        path = self.out / f"{name}.jsonl"
+        write_jsonl(path, source.utterances)
+        return SourceConfig(name=source.name, manifest=str(path), share=source.share)
 
     def _fit(self, job: TrainJob) -> Path:
         self.out.mkdir(parents=True, exist_ok=True)
@@ -141,10 +143,3 @@ class DdpTrainer:
     def _dev(self) -> list[Utterance]:
         errors = self.cache.ensure(self.context.dev, workers=os.cpu_count() or 1)
         return [u for u in self.context.dev if u.text and u.id not in errors]
-
-
-def _manifest(path: Path, utterances: Sequence[Utterance]) -> str | None:
-    if not utterances:
-        return None
-    write_jsonl(path, utterances)
-    return str(path.absolute())
