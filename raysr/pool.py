@@ -50,13 +50,21 @@ class EntryConfig(Config):
 
 @dataclass(frozen=True)
 class Entry:
-    """A published checkpoint; ``weights_hash`` is the SHA-256 of its weights."""
+    """A published checkpoint; ``weights_hash`` is the SHA-256 of its weights.
+
+    One whose metrics say under ``unfit`` why it should not be used is kept, but never taken for the newest or best.
+    """
 
     name: str
     path: Path
     metrics: Mapping[str, Any]
     weights_hash: str
     files: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def unfit(self) -> str | None:
+        """Why it should not be used, such as a student that has collapsed; None: it may be."""
+        return self.metrics.get("unfit")
 
     @property
     def weights(self) -> Path:
@@ -192,22 +200,25 @@ class Pool:
         return sorted(found, key=lambda e: (e.metrics.get("cycle", 0), e.metrics.get("step", 0), e.name))
 
     def latest(self) -> Entry | None:
-        """Return the newest entry that is as published; damaged ones are passed over with a warning."""
-        return self._first_sound(self.entries()[::-1])
+        """Return the newest fit entry that is as published; damaged ones are passed over with a warning."""
+        return self._first_sound(self._fit())
 
     def best(self, metric: str = "dev_wer") -> Entry | None:
-        """Return the sound entry with the lowest ``metric``; of equals the newest."""
-        scored = [e for e in self.entries()[::-1] if isinstance(e.metrics.get(metric), int | float)]
+        """Return the fit and sound entry with the lowest ``metric``; of equals the newest."""
+        scored = [e for e in self._fit() if isinstance(e.metrics.get(metric), int | float)]
         return self._first_sound(sorted(scored, key=lambda e: e.metrics[metric]))
 
     def newest(self, count: int) -> list[Entry]:
-        """Return up to ``count`` sound entries, newest first."""
+        """Return up to ``count`` fit and sound entries, newest first."""
         sound: list[Entry] = []
-        for entry in self.entries()[::-1]:
+        for entry in self._fit():
             if len(sound) == count:
                 break
             sound += [entry] if self._first_sound([entry]) else []
         return sound
+
+    def _fit(self) -> list[Entry]:
+        return [entry for entry in self.entries()[::-1] if entry.unfit is None]
 
     def _first_sound(self, entries: Sequence[Entry]) -> Entry | None:
         for entry in entries:

@@ -11,6 +11,7 @@ from raysr.config import Config, Slot, Spec, load
 from raysr.decode.recognise import DecodeConfig
 from raysr.ipl import plugins
 from raysr.ipl.lm import LmConfig
+from raysr.ipl.stop import StopConfig
 from raysr.model.config import ModelConfig
 from raysr.text.tokeniser import TokeniserConfig
 
@@ -90,6 +91,7 @@ class RunConfig(Config):
     batcher: Spec = _spec("mixed")
     initializer: Spec = _spec("previous")
     trainer: Spec = _spec("ddp")
+    stop: StopConfig = StopConfig()
     cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig())
 
     @field_validator(*(set(SLOTS) - {"filter"}), mode="before")

@@ -1,6 +1,6 @@
 """What a plug-in may know of the run and the cycle that it works in."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from raysr.audio.fbank import FbankConfig
@@ -8,6 +8,7 @@ from raysr.corpus.manifest import Manifest
 from raysr.decode.recognise import DecodeConfig
 from raysr.ipl.materials import Materials
 from raysr.ipl.progress import Progress
+from raysr.ipl.stop import StopConfig
 from raysr.model.config import ModelConfig
 from raysr.pool import Pool
 
@@ -30,8 +31,9 @@ class CycleContext:
         cache: folder of the run's feature cache.
         materials: what is made once and then kept: tokeniser, a fresh student, language model.
         features, model, decode: as configured for the run.
-        dev: transcribed utterances that decoder weights are chosen on.
         progress: where to tell the user how it goes.
+        dev: transcribed utterances that decoder weights are chosen on.
+        stop: when the run is over; a trainer marks a student that has collapsed (see :class:`raysr.pool.Entry`).
     """
 
     cycle: int
@@ -46,6 +48,7 @@ class CycleContext:
     decode: DecodeConfig
     progress: Progress
     dev: Manifest | tuple[()] = ()
+    stop: StopConfig = field(default_factory=StopConfig)
 
     @property
     def labelling_round(self) -> int:

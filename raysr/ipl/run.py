@@ -1,5 +1,6 @@
 """A run: its folder, its parts, and what it tells the world."""
 
+import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,16 +16,18 @@ from raysr.ipl import plugins as slots
 from raysr.ipl.config import RunConfig, read_config
 from raysr.ipl.context import CycleContext
 from raysr.ipl.corpora import Corpora, open_corpora
-from raysr.ipl.decisions import Decision, Rule, decide
+from raysr.ipl.decisions import Decision, Rule, decide, read_decisions
 from raysr.ipl.events import Events
 from raysr.ipl.filter_hash import filter_hash
 from raysr.ipl.folder import keep_config, owning, place
-from raysr.ipl.handover import write_json
+from raysr.ipl.labels import characters_per_second, measure_labels
+from raysr.ipl.ledger import Ledger
 from raysr.ipl.materials import Materials
 from raysr.ipl.plugins import Batcher, Builder, Initializer, Recogniser, Selector, Trainer
 from raysr.ipl.predictions import Prediction
 from raysr.ipl.progress import Progress
-from raysr.ipl.scoring import label_report, score_student
+from raysr.ipl.report_lines import report_lines
+from raysr.ipl.scoring import label_report, lineage, score_student
 from raysr.ipl.steps import Steps
 from raysr.pool import Entry, Pool
 
@@ -68,7 +71,7 @@ class Run:
         self.materials = Materials(
             folder / "materials", config.tokenizer, config.lm, config.model, config.run.seed
         )
-        self._reports: list[dict[str, Any]] = []
+        self.ledger = Ledger(folder, self.pool, config.stop, self.events)
 
     @property
     def unlabelled(self) -> Manifest:
@@ -80,7 +83,7 @@ class Run:
 
     def steps(self, cycle: int) -> Steps:
         """Return the steps of a cycle, done or not."""
-        folder = self.folder / "cycles" / f"{cycle:03d}"
+        folder = self._folder(cycle)
         folder.mkdir(parents=True, exist_ok=True)
         return Steps(folder, cycle, self.events)
 
@@ -97,10 +100,29 @@ class Run:
             trainer=slots.TRAINERS.build(c.trainer, context),
         )
 
+    def measure(self, cycle: int) -> dict[str, Any]:
+        """Return the measures of a cycle's labels."""
+        earlier = self.ledger.last_labelled()
+        now, before = (
+            read_decisions(self._folder(number) / "decisions.parquet") if number is not None else []
+            for number in (cycle, earlier)
+        )
+        prior = characters_per_second(self.labelled or self.corpora.dev)
+        return {"cycle": cycle, **measure_labels(now, before, prior)}
+
+    def trust(self, labels: dict[str, Any]) -> None:
+        """Go on with these labels; raise a :class:`RunError` if they show that the run has collapsed."""
+        self.ledger.trust(labels)
+
+    def is_over(self) -> bool:
+        """Return whether the run gets no better."""
+        return self.ledger.stop is not None
+
     def score(self, cycle: int, student: Entry) -> dict[str, Any]:
         """Return what there is to report of a cycle."""
-        folder = self.folder / "cycles" / f"{cycle:03d}"
+        folder = self._folder(cycle)
         labels = label_report(folder / "decisions.parquet", self.corpora.truth)
+        measures = json.loads((folder / "labels.json").read_text())
         sets = {name: list(manifest) for name, manifest in self.corpora.tests.items()}
         if sets:
             self.progress.say(f"  scoring {student.name} on {', '.join(sets)}")
@@ -108,11 +130,12 @@ class Run:
         use_ray = self.connection is not None
         wer = score_student(student, sets, cache, use_ray, folder / "scores.jsonl") if sets else {}
         return {
-            "cycle": cycle,
+            **measures,
             **labels,
             "student": student.name,
             "dev_wer": student.metrics.get("dev_wer"),
             "wer": wer,
+            "lineage": lineage(student, folder, filter_hash(self.config.filter)),
         }
 
     def announce(self, cycle: int) -> None:
@@ -120,26 +143,27 @@ class Run:
         self.progress.say(f"cycle {cycle} (the last is {self.config.run.cycles - 1})")
 
     def report(self, report: dict[str, Any]) -> None:
-        """Take in a cycle's report and say how it went."""
-        self._reports.append(report)
-        self._write(finished=False)
-        for line in _lines(report):
+        """Say how a cycle went and take in its report; raise a :class:`RunError` if the run has collapsed."""
+        for line in report_lines(report):
             self.progress.say(f"  {line}")
+        self.ledger.add(report)
 
     def finish(self) -> None:
-        """Publish the report of the whole run."""
-        self._write(finished=True)
-        self.events.add("run finished", cycles=len(self._reports))
+        """Publish the report of the whole run, and say why it is over if it has not all its cycles."""
+        self.ledger.write(finished=True)
+        self.events.add("run finished", cycles=len(self.ledger.reports))
+        if self.ledger.stop:
+            self.progress.say(f"stopped after cycle {self.ledger.stop.cycle}: {self.ledger.stop.reason}")
 
-    def _write(self, finished: bool) -> None:
-        write_json(self.folder / "report.json", {"finished": finished, "cycles": self._reports})
+    def _folder(self, cycle: int) -> Path:
+        return self.folder / "cycles" / f"{cycle:03d}"
 
     def _context(self, cycle: int) -> CycleContext:
         c = self.config
         return CycleContext(
             cycle=cycle,
             first_cycle=c.first_cycle,
-            folder=self.folder / "cycles" / f"{cycle:03d}",
+            folder=self._folder(cycle),
             seed=c.run.seed,
             pool=self.pool,
             cache=self._cache,
@@ -149,6 +173,7 @@ class Run:
             decode=c.decode,
             progress=self.progress,
             dev=self.corpora.dev,
+            stop=c.stop,
         )
 
     @property
@@ -192,18 +217,3 @@ def open_run(
             if connection.dashboard_hint:
                 progress.say(f"dashboard: {connection.dashboard_hint}")
             yield run
-
-
-def _lines(report: dict[str, Any]) -> Iterator[str]:
-    if report["offered"]:
-        label = f", label WER {_percent(report['label_wer'])}" if report["label_wer"] is not None else ""
-        yield (
-            f"offered {report['offered_h']:.2f} h, kept {report['kept_h']:.2f} h ({report['kept']}), "
-            f"filtered {report['filtered']}, failed {report['failed']}{label}"
-        )
-    for method, sets in report["wer"].items():
-        yield f"WER {method}: " + ", ".join(f"{name} {_percent(wer)}" for name, wer in sets.items())
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}%"

@@ -74,6 +74,10 @@ class Steps:
         kept = {d.id: d for d in read_decisions(path) if d.status == "kept"}
         return [_with_label(u, kept[u.id]) for u in selected if u.id in kept]
 
+    def labels(self, make: Callable[[], dict]) -> dict:
+        """Measure the labels into ``labels.json``."""
+        return self._once("labels", make, write_json, _read_json)
+
     def batches(self, make: Callable[[], Batches]) -> Batches:
         """Write what the student is trained on to ``batches.json``."""
         return self._once("batches", make, write_batches, read_batches)
@@ -94,10 +98,7 @@ class Steps:
 
     def report(self, make: Callable[[], dict]) -> dict:
         """Score the cycle into ``report.json``."""
-        path = self.folder / "report.json"
-        return self._once(
-            "report", make, lambda _, value: write_json(path, value), lambda p: json.loads(p.read_text())
-        )
+        return self._once("report", make, write_json, _read_json)
 
     def _once(
         self, name: str, make: Callable[[], T], write: Callable[[Path, T], None], read: Callable[[Path], T]
@@ -107,6 +108,10 @@ class Steps:
             with self._events.step(self.cycle, name):
                 write(path, make())
         return read(path)
+
+
+def _read_json(path: Path) -> dict:
+    return dict(json.loads(path.read_text()))
 
 
 def _with_label(utterance: Utterance, decision: Decision) -> Utterance:

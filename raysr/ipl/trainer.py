@@ -16,6 +16,7 @@ from raysr.errors import RunError
 from raysr.ipl.context import CycleContext
 from raysr.ipl.handover import MANIFESTS, Batches, Start
 from raysr.ipl.mixing import TrainingSource, training_sources
+from raysr.ipl.stop import collapsed
 from raysr.ipl.tuning import TuningConfig, tune
 from raysr.model.model import AsrModel
 from raysr.pool import Entry, EntryConfig
@@ -67,6 +68,9 @@ class DdpTrainer:
             c.progress.say("  choosing decoder weights on dev")
             decode, metrics = tune(model, tokeniser, lm, dev, self.cache, decode, self.config.tuning)
         facts = {"cycle": c.cycle, "step": job.train.steps, "parents": list(start.parents), **metrics}
+        before = [entry.metrics for entry in c.pool.entries() if entry.unfit is None]
+        if collapse := collapsed(facts, before, c.stop):
+            facts["unfit"] = collapse.reason
         entry_config = EntryConfig(model=c.model, fbank=c.features, decode=decode)
         return c.pool.publish(c.student, model, tokeniser, lm, facts, entry_config)
 
