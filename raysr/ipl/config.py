@@ -14,6 +14,7 @@ from raysr.ipl.lm import LmConfig
 from raysr.ipl.stop import StopConfig
 from raysr.model.config import ModelConfig
 from raysr.text.tokeniser import TokeniserConfig
+from raysr.train.distillation import DistillationConfig
 
 SLOTS: dict[str, Slot] = {
     "selector": plugins.SELECTORS,
@@ -91,6 +92,7 @@ class RunConfig(Config):
     batcher: Spec = _spec("mixed")
     initializer: Spec = _spec("previous")
     trainer: Spec = _spec("ddp")
+    distillation: DistillationConfig = DistillationConfig()
     stop: StopConfig = StopConfig()
     cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig())
 
@@ -114,6 +116,12 @@ class RunConfig(Config):
                 "without labelled audio nothing can be trained first: set selector.first_cycle: 0 "
                 "and builder: {kind: external}"
             )
+        if self.distillation.word and self.model.ctc_weight == 1:
+            raise ValueError(
+                "distillation.word: model.ctc_weight 1 leaves no attention decoder to distil into word by word"
+            )
+        if self.distillation.sequence and not (self.data.demo or self.data.labelled):
+            raise ValueError("distillation.sequence: it is for labelled audio, and data.labelled names none")
         return self
 
     @property

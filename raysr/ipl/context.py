@@ -11,6 +11,7 @@ from raysr.ipl.progress import Progress
 from raysr.ipl.stop import StopConfig
 from raysr.model.config import ModelConfig
 from raysr.pool import Pool
+from raysr.train.distillation import DistillationConfig
 
 
 def student_name(cycle: int) -> str:
@@ -34,6 +35,7 @@ class CycleContext:
         progress: where to tell the user how it goes.
         dev: transcribed utterances that decoder weights are chosen on.
         stop: when the run is over; a trainer marks a student that has collapsed (see :class:`raysr.pool.Entry`).
+        distillation: what a student learns of its teachers beside labels.
     """
 
     cycle: int
@@ -49,6 +51,7 @@ class CycleContext:
     progress: Progress
     dev: Manifest | tuple[()] = ()
     stop: StopConfig = field(default_factory=StopConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
 
     @property
     def labelling_round(self) -> int:

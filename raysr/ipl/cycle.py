@@ -27,7 +27,7 @@ def turn(run: Run, cycle: int) -> None:
     predicted = step.predictions(lambda: plugin.recogniser(selected, teachers))
     kept = step.decisions(selected, lambda: plugin.filter(predicted))
     run.trust(step.labels(lambda: run.measure(cycle)))
-    batches = step.batches(lambda: plugin.batcher(kept, run.labelled))
+    batches = step.batches(lambda: plugin.batcher(kept, plugin.distiller(run.labelled, kept, teachers)))
     start = step.start(lambda: plugin.initializer(run.pool))
     student = step.student(run.pool, lambda: plugin.trainer(start, batches))
 

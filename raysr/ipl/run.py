@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from raysr.ipl.config import RunConfig, read_config
 from raysr.ipl.context import CycleContext
 from raysr.ipl.corpora import Corpora, open_corpora
 from raysr.ipl.decisions import Decision, Rule, decide, read_decisions
+from raysr.ipl.distiller import CheckedBuilder, Distiller
 from raysr.ipl.events import Events
 from raysr.ipl.filter_hash import filter_hash
 from raysr.ipl.folder import keep_config, owning, place
@@ -54,6 +56,7 @@ class Plugins:
     batcher: Batcher
     initializer: Initializer
     trainer: Trainer
+    distiller: Distiller
 
 
 class Run:
@@ -92,13 +95,20 @@ class Run:
         c, context = self.config, self._context(cycle)
         return Plugins(
             selector=slots.SELECTORS.build(c.selector, context),
-            builder=slots.BUILDERS.build(c.builder, context),
+            builder=CheckedBuilder(slots.BUILDERS.build(c.builder, context), context),
             recogniser=slots.RECOGNISERS.build(c.recogniser, context),
             filter=FilterChain([slots.FILTERS.build(s, context) for s in c.filter], filter_hash(c.filter)),
             batcher=slots.BATCHERS.build(c.batcher, context),
             initializer=slots.INITIALIZERS.build(c.initializer, context),
             trainer=slots.TRAINERS.build(c.trainer, context),
+            distiller=self._distiller(context),
         )
+
+    def _distiller(self, context: CycleContext) -> Distiller:
+        actors = self.config.recogniser.options.get("actors", {})
+        takes = (actors.get("cpus", 1.0), actors.get("gpus", 0.0))
+        build = partial(slots.RECOGNISERS.build, self.config.recogniser)
+        return Distiller(context, build, takes if self.connection is not None else None)
 
     def measure(self, cycle: int) -> dict[str, Any]:
         """Return the measures of a cycle's labels."""
@@ -174,6 +184,7 @@ class Run:
             progress=self.progress,
             dev=self.corpora.dev,
             stop=c.stop,
+            distillation=c.distillation,
         )
 
     @property

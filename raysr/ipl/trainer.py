@@ -14,6 +14,7 @@ from raysr.corpus.manifest import open_manifest, write_jsonl
 from raysr.corpus.utterance import Utterance
 from raysr.errors import RunError
 from raysr.ipl.context import CycleContext
+from raysr.ipl.distributions import distributions_folder
 from raysr.ipl.handover import MANIFESTS, Batches, Start
 from raysr.ipl.mixing import TrainingSource, training_sources
 from raysr.ipl.stop import collapsed
@@ -93,11 +94,14 @@ class DdpTrainer:
         options = {name: getattr(config, name) for name in TrainConfig.model_fields}
         if config.steps_by_cycle:
             options["steps"] = config.steps_by_cycle[min(c.cycle, len(config.steps_by_cycle) - 1)]
+        taught = distributions_folder(c.folder / "predictions")
         return TrainJob(
             out=str(self.out),
             init=str(init.absolute()),
             tokeniser=str(c.materials.tokeniser_path.absolute()),
             cache=str(c.cache.absolute()),
+            distributions=[str(taught.absolute())] if c.distillation.word and taught.is_dir() else [],
+            distillation=c.distillation,
             sources=[self._source(number, source) for number, source in enumerate(sources)],
             features=c.features,
             model=c.model,

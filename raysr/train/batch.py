@@ -14,7 +14,9 @@ from raysr.audio.warp import warp
 from raysr.corpus.features import FeatureCache
 from raysr.corpus.utterance import Utterance
 from raysr.errors import CorpusError
+from raysr.model.distillation import SequenceLevel, WordLevel
 from raysr.text.tokeniser import Tokeniser
+from raysr.train.distillation import Targets, to_device
 from raysr.train.job import AugmentConfig
 
 LOSS_WEIGHT = "loss_weight"
@@ -31,6 +33,7 @@ class Batch:
         tokens: (B, U) token ids, padded with 0.
         token_lengths: (B,).
         weights: (B,) what each utterance's loss counts.
+        distillation: what a teacher says of them, if it says anything.
     """
 
     features: Tensor
@@ -38,6 +41,7 @@ class Batch:
     tokens: Tensor
     token_lengths: Tensor
     weights: Tensor
+    distillation: WordLevel | SequenceLevel | None = None
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -51,12 +55,20 @@ class Batch:
         return 1 - int(self.lengths.sum()) / max(1, held)
 
     def to(self, device: torch.device) -> "Batch":
-        tensors = (*self.tensors, self.weights)
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors))
+        features, lengths, tokens, token_lengths, weights = (
+            tensor.to(device, non_blocking=True) for tensor in (*self.tensors, self.weights)
+        )
+        distillation = to_device(self.distillation, device)
+        return Batch(features, lengths, tokens, token_lengths, weights, distillation)
 
 
 class BatchMaker:
-    """Reads cached features and encodes texts once; makes any batch on demand."""
+    """Reads cached features and encodes texts once; makes any batch on demand.
+
+    ``targets`` adds what a teacher says; None: labels are all there is to learn.
+    """
+
+    targets: Targets | None = None
 
     def __init__(
         self,
@@ -91,6 +103,7 @@ class BatchMaker:
             torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True),
             torch.tensor([len(t) for t in tokens]),
             torch.from_numpy(self.weights[indices]).float(),
+            self.targets(indices.tolist()) if self.targets else None,
         )
 
 

@@ -10,6 +10,7 @@ from raysr.audio.specaugment import SpecAugmentConfig
 from raysr.audio.warp import WarpConfig
 from raysr.config import Config
 from raysr.model.config import ModelConfig
+from raysr.train.distillation import DistillationConfig
 
 
 class OptimiserConfig(Config):
@@ -79,7 +80,7 @@ class TrainJob(Config):
     """Everything that :func:`raysr.train.loop.train` needs; paths are absolute, so that any worker can open them.
 
     `init` is a safetensors file with a complete state of the student (weights and CMVN): where it comes from is
-    the Initializer's business.
+    the Initializer's business. `distributions` are the folders that word-level distillation reads.
     """
 
     out: str
@@ -87,6 +88,8 @@ class TrainJob(Config):
     tokeniser: str
     cache: str
     sources: list[SourceConfig] = Field(min_length=1)
+    distributions: list[str] = Field(default_factory=list)
+    distillation: DistillationConfig = DistillationConfig()
     features: FbankConfig = FbankConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()

@@ -24,6 +24,8 @@ from raysr.model.model import AsrModel, Losses
 from raysr.text.tokeniser import Tokeniser
 from raysr.train import checkpoint, comm, precision
 from raysr.train.batch import Batch, BatchMaker
+from raysr.train.distillation import SequenceTargets, Targets, WordTargets
+from raysr.train.distributions import StoredDistributions
 from raysr.train.job import TrainJob
 from raysr.train.optim import build_optimiser, build_schedule
 from raysr.train.sampler import MixedSampler, scale, shard
@@ -68,6 +70,7 @@ class Training:
         cache = FeatureCache(job.cache, job.features)
         everything = [utterance for source in sources for utterance in source]
         self.batches = BatchMaker(everything, cache, tokeniser, self.config.augment, job.seed)
+        self.batches.targets = _targets(job, self.batches, tokeniser)
         self.sampler = MixedSampler(
             [[cache.frames(u) for u in source] for source in sources],
             [source.share for source in job.sources],
@@ -119,7 +122,7 @@ class Training:
         generator = torch.Generator().manual_seed(_seed(self.job.seed, self.step, 0, 1))
         there = batch.to(self.device)
         with self.precision.autocast():
-            losses: Losses = self.loss(*there.tensors, generator, weights=there.weights)
+            losses: Losses = self.loss(*there.tensors, generator, there.distillation, there.weights)
         total = losses.total * float(batch.weights.sum())
         scaler = self.precision.scaler
         self.optimiser.zero_grad(set_to_none=True)
@@ -246,6 +249,14 @@ def _one_thread_on_cpu(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def _targets(job: TrainJob, batches: BatchMaker, tokeniser: Tokeniser) -> Targets | None:
+    word, sequence = job.distillation.word, job.distillation.sequence
+    if word and job.distributions:
+        stored = StoredDistributions([Path(folder) for folder in job.distributions], tokeniser)
+        return WordTargets(batches.utterances, batches.tokens, stored, word)
+    return SequenceTargets(batches.utterances, batches.tokens, tokeniser, sequence) if sequence else None
 
 
 def _rank_and_world_size() -> tuple[int, int]:
