@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from raysr.cluster import Connection, connect
+from raysr.config import Spec
 from raysr.corpus.disk import naming_full_disk
 from raysr.corpus.features import FeatureCache
 from raysr.corpus.manifest import Manifest
@@ -92,7 +93,7 @@ class Run:
 
     def plugins(self, cycle: int) -> Plugins:
         """Build a cycle's plug-ins."""
-        c, context = self.config, self._context(cycle)
+        c, context = self.config.at(cycle), self._context(cycle)
         return Plugins(
             selector=slots.SELECTORS.build(c.selector, context),
             builder=CheckedBuilder(slots.BUILDERS.build(c.builder, context), context),
@@ -101,13 +102,13 @@ class Run:
             batcher=slots.BATCHERS.build(c.batcher, context),
             initializer=slots.INITIALIZERS.build(c.initializer, context),
             trainer=slots.TRAINERS.build(c.trainer, context),
-            distiller=self._distiller(context),
+            distiller=self._distiller(c.recogniser, context),
         )
 
-    def _distiller(self, context: CycleContext) -> Distiller:
-        actors = self.config.recogniser.options.get("actors", {})
+    def _distiller(self, recogniser: Spec, context: CycleContext) -> Distiller:
+        actors = recogniser.options.get("actors", {})
         takes = (actors.get("cpus", 1.0), actors.get("gpus", 0.0))
-        build = partial(slots.RECOGNISERS.build, self.config.recogniser)
+        build = partial(slots.RECOGNISERS.build, recogniser)
         return Distiller(context, build, takes if self.connection is not None else None)
 
     def measure(self, cycle: int) -> dict[str, Any]:
@@ -145,7 +146,7 @@ class Run:
             "student": student.name,
             "dev_wer": student.metrics.get("dev_wer"),
             "wer": wer,
-            "lineage": lineage(student, folder, filter_hash(self.config.filter)),
+            "lineage": lineage(student, folder, filter_hash(self.config.at(cycle).filter)),
         }
 
     def announce(self, cycle: int) -> None:
@@ -169,7 +170,7 @@ class Run:
         return self.folder / "cycles" / f"{cycle:03d}"
 
     def _context(self, cycle: int) -> CycleContext:
-        c = self.config
+        c = self.config.at(cycle)
         return CycleContext(
             cycle=cycle,
             first_cycle=c.first_cycle,

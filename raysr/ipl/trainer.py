@@ -79,7 +79,9 @@ class DdpTrainer:
         """Return the weights that training starts from, complete and for the run's tokens."""
         if start.weights and not start.tokeniser:
             return start.weights
-        scratch = self.context.materials.scratch(utterances, self.cache, tokeniser.vocab_size)
+        scratch = self.context.materials.scratch(
+            self.context.model, utterances, self.cache, tokeniser.vocab_size
+        )
         if start.weights is None or start.tokeniser is None:
             return scratch
         path = self.out / "init.safetensors"
