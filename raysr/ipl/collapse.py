@@ -141,7 +141,8 @@ def _rise(
 ) -> Collapse | None:
     value, rise = now.get(key), getattr(config, measure)
     earlier = [report[key] for report in before if report.get(key) is not None]
-    if value is None or rise is None or not earlier or value <= min(earlier) + rise:
+    # above 1 there is nothing left to lose
+    if value is None or rise is None or not earlier or min(1.0, value) <= min(earlier) + rise:
         return None
     found = f"WER {whose} is {value:.1%}, and was {min(earlier):.1%} (at most {rise:.0%} above)"
     return Collapse(measure, value, min(earlier) + rise, found)

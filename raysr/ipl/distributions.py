@@ -8,6 +8,7 @@ import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from raysr.train.distributions import SUFFIX, Row, TokenDistributions, write_dis
 log = logging.getLogger(__name__)
 
 BLOCK = 500  # utterances a task goes over: worth loading the teacher for, little to lose
+IN_FLIGHT = 256  # tasks: enough for any cluster, little for the driver to hold
 
 
 @dataclass(frozen=True)
@@ -99,13 +101,17 @@ def force(
 
     cpus, gpus = resources
     task = ray.remote(max_retries=3, num_cpus=cpus, num_gpus=gpus)(_force)
-    waiting: list[Any] = [task.remote(forcing, block) for block in blocks]
-    while waiting:
-        done, waiting = ray.wait(waiting)
-        try:
+    waiting: list[Any] = []
+    todo = iter(blocks)
+    try:
+        while True:
+            waiting += [task.remote(forcing, block) for block in islice(todo, IN_FLIGHT - len(waiting))]
+            if not waiting:
+                return
+            done, waiting = ray.wait(waiting)
             yield from ray.get(done)
-        except ray.exceptions.RayError as error:
-            raise RunError(f"distillation.word failed: {root_cause(error)}; start again to go on") from error
+    except ray.exceptions.RayError as error:
+        raise RunError(f"distillation.word failed: {root_cause(error)}; start again to go on") from error
 
 
 def _force(forcing: Forcing, block: Sequence[Utterance]) -> int:

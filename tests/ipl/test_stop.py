@@ -86,6 +86,11 @@ def test_limits_themselves_are_no_collapse(changes: list[dict[str, Any]]) -> Non
     assert found(*changes) is None
 
 
+def test_who_never_learned_cannot_collapse() -> None:
+    assert found({"dev_wer": 0.95}, {"dev_wer": 1.6}) is None
+    assert found({"dev_wer": 0.7}, {"dev_wer": 1.6}) == "student_rise"
+
+
 def test_the_first_change_of_all_labels_is_no_collapse() -> None:
     assert found({"drift": None}, {"drift": 0.9}) is None
 
