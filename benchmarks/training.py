@@ -15,7 +15,7 @@ from raysr.corpus.manifest import write_jsonl
 from raysr.corpus.utterance import Utterance
 from raysr.model.config import ModelConfig
 from raysr.text.tokeniser import Tokeniser, TokeniserConfig
-from raysr.train.job import TrainConfig, TrainJob
+from raysr.train.job import SourceConfig, TrainConfig, TrainJob
 from raysr.train.local import fit_local
 from raysr.train.start import write_scratch
 
@@ -95,7 +95,9 @@ def train(training: Training, folder: Path, data: Mapping[str, Sequence[Utteranc
             init=str(weights.absolute()),
             tokeniser=str(trained.tokeniser.absolute()),
             cache=str(cache.absolute()),
-            labelled=str((folder / f"{stage.data}.jsonl").absolute()),
+            sources=[
+                SourceConfig(name=stage.data, manifest=str((folder / f"{stage.data}.jsonl").absolute()))
+            ],
             features=training.features,
             model=stage.model,
             train=stage.train,

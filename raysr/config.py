@@ -104,14 +104,48 @@ class Slot:
 
 
 def load(cls: type[C], path: str | Path, overrides: Sequence[str] = ()) -> C:
-    """Read a YAML file and apply ``dotted.key=value`` overrides.
+    """Read a YAML file, with what it ``extends``, and apply ``dotted.key=value`` overrides.
 
     The folder of the file is added to ``sys.path``, so that a user's own classes may lie beside it.
     """
     path = Path(path)
-    data = read_yaml(path)
+    data = read_extended(path)
     sys.path[:0] = [folder for folder in (str(path.resolve().parent), "") if folder not in sys.path]
     return cls.parse(apply_overrides(data, overrides), where=str(path))
+
+
+def read_extended(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Read a YAML mapping on top of the one whose file its key ``extends`` names, relative to its own folder.
+
+    Raises:
+        ConfigError: a file cannot be read, or extends itself in the end.
+    """
+    data = read_yaml(path)
+    base = data.pop("extends", None)
+    if base is None:
+        return data
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: extends should name another YAML file, not {_short(base)}")
+    beneath = (path.parent / base).resolve()
+    chain = (*within, path.resolve())
+    if beneath in chain:
+        raise ConfigError(f"{path}: extends {base}, which extends it in turn")
+    return merged(read_extended(beneath, chain), data)
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with ``changes``, group by group; one of another ``kind`` takes the place of the whole group."""
+    result = dict(base)
+    for key, value in changes.items():
+        before = result.get(key)
+        if isinstance(before, Mapping) and isinstance(value, Mapping) and _same_kind(before, value):
+            value = merged(before, value)
+        result[key] = value
+    return result
+
+
+def _same_kind(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    return bool(after.get("kind", before.get("kind")) == before.get("kind"))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

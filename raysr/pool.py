@@ -52,13 +52,21 @@ class EntryConfig(Config):
 
 @dataclass(frozen=True)
 class Entry:
-    """A published checkpoint; ``weights_hash`` is the SHA-256 of its weights."""
+    """A published checkpoint; ``weights_hash`` is the SHA-256 of its weights.
+
+    One whose metrics say under ``unfit`` why it should not be used is kept, but never taken for the newest or best.
+    """
 
     name: str
     path: Path
     metrics: Mapping[str, Any]
     weights_hash: str
     files: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def unfit(self) -> str | None:
+        """Why it should not be used, such as a student that has collapsed; None: it may be."""
+        return self.metrics.get("unfit")
 
     @property
     def weights(self) -> Path:
@@ -194,21 +202,24 @@ class Pool:
         return sorted(found, key=lambda e: (e.metrics.get("cycle", 0), e.metrics.get("step", 0), e.name))
 
     def latest(self) -> Entry | None:
-        """Return the newest entry that is as published; damaged ones are passed over with a warning."""
+        """Return the newest fit entry that is as published; damaged ones are passed over with a warning."""
         return next(iter(self.newest(1)), None)
 
     def best(self, metric: str = "dev_wer") -> Entry | None:
-        """Return the sound entry with the lowest ``metric``; of equals the newest."""
+        """Return the fit and sound entry with the lowest ``metric``; of equals the newest."""
         return next(iter(self.best_of(1, metric)), None)
 
     def best_of(self, count: int, metric: str = "dev_wer") -> list[Entry]:
-        """Return up to ``count`` sound entries, that with the lowest ``metric`` first; of equals the newest."""
-        scored = [e for e in self.entries()[::-1] if isinstance(e.metrics.get(metric), int | float)]
+        """Return up to ``count`` fit and sound entries, that with the lowest ``metric`` first; of equals the newest."""
+        scored = [e for e in self._fit() if isinstance(e.metrics.get(metric), int | float)]
         return list(islice(_sound(sorted(scored, key=lambda e: e.metrics[metric])), count))
 
     def newest(self, count: int | None = None) -> list[Entry]:
-        """Return up to ``count`` sound entries, newest first; None returns all."""
-        return list(islice(_sound(self.entries()[::-1]), count))
+        """Return up to ``count`` fit and sound entries, newest first; None returns all."""
+        return list(islice(_sound(self._fit()), count))
+
+    def _fit(self) -> list[Entry]:
+        return [entry for entry in self.entries()[::-1] if entry.unfit is None]
 
     def _names(self) -> list[str]:
         if not self.root.is_dir():

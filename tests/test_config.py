@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from raysr.config import Config, Slot, Spec, apply_overrides, load, read_yaml
+from raysr.config import Config, Slot, Spec, apply_overrides, load, read_extended, read_yaml
 from raysr.errors import ConfigError
 
 
@@ -265,3 +265,33 @@ def test_a_class_beside_the_configuration_file_is_found(
     run = load(Run, tmp_path / "run.yaml", ["encoder.layers=3", "note=later"])
     assert (run.cycles, run.encoder.layers, run.note) == (2, 3, "later")
     assert type(SLOT.build(Spec(kind="beside_it:Mine"), None)).__name__ == "Mine"
+
+
+def test_a_file_extends_another_group_by_group(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "a.yaml").write_text(
+        "name: a\nlist: [1, 2]\ngroup: {kind: x, one: 1, deep: {p: 1, q: 2}}\n"
+    )
+    (tmp_path / "b.yaml").write_text("extends: base/a.yaml\nlist: [3]\ngroup: {two: 2, deep: {q: 3}}\n")
+    (tmp_path / "c.yaml").write_text("extends: b.yaml\ngroup: {kind: y, three: 3}\n")
+    whole = read_extended(tmp_path / "b.yaml")
+    assert whole == {
+        "name": "a",
+        "list": [3],
+        "group": {"kind": "x", "one": 1, "two": 2, "deep": {"p": 1, "q": 3}},
+    }
+    assert read_extended(tmp_path / "c.yaml") == {
+        "name": "a",
+        "list": [3],
+        "group": {"kind": "y", "three": 3},
+    }
+
+
+def test_what_cannot_be_extended_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
+    (tmp_path / "c.yaml").write_text("extends: gone.yaml\n")
+    (tmp_path / "d.yaml").write_text("extends: [a.yaml]\n")
+    for name, told in (("a", "extends it in turn"), ("c", r"gone\.yaml"), ("d", "name another YAML file")):
+        with pytest.raises(ConfigError, match=told):
+            read_extended(tmp_path / f"{name}.yaml")

@@ -31,10 +31,11 @@ def list_entries(folder: PoolOption) -> None:
             e.metrics.get("step"),
             _percent(e.metrics.get("dev_wer")),
             e.weights_hash[:12],
+            "unfit" if e.unfit else "",
         )
         for e in entries
     ]
-    print_table(("entry", "cycle", "step", "dev WER", "weights"), rows)
+    print_table(("entry", "cycle", "step", "dev WER", "weights", ""), rows)
 
 
 @pool.command()

@@ -53,7 +53,7 @@ def recognise(
     check_phrases(phrases or [], config)
     found: dict[int, list[Hypothesis]] = {}
     with _evaluating(model):
-        for indices in _batches([len(f) for f in features], config):
+        for indices in batches_of_like_length([len(f) for f in features], config):
             out, lengths = _encode(model, [features[i] for i in indices], chunk_size, left_chunks, lookahead)
             bias = bias_of([phrases[i] for i in indices], tokeniser) if phrases else None
             found.update(zip(indices, _search(model, out, lengths, config, lm, bias), strict=True))
@@ -74,7 +74,7 @@ def recognise_with_greedy(
     _check_vocabulary(model, tokeniser, lm)
     found: dict[int, tuple[list[Hypothesis], Hypothesis | None]] = {}
     with _evaluating(model):
-        for indices in _batches([len(f) for f in features], config):
+        for indices in batches_of_like_length([len(f) for f in features], config):
             out, lengths = _encode(model, [features[i] for i in indices], -1, -1, 0)
             log_probs = None if model.ctc is None else model.ctc_log_probs(out)
             nbest = _search(model, out, lengths, config, lm, None, log_probs)
@@ -144,7 +144,7 @@ def _encode(
     return model.encode(padded, lengths, chunk_size, left_chunks, lookahead)
 
 
-def _batches(lengths: Sequence[int], config: DecodeConfig) -> Iterator[list[int]]:
+def batches_of_like_length(lengths: Sequence[int], config: DecodeConfig) -> Iterator[list[int]]:
     """Group indices of like length, the longest first, so that a batch too large fails at once."""
     batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):

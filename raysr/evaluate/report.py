@@ -35,9 +35,10 @@ def render(run: RunFiles) -> str:
     environment = Environment(
         loader=PackageLoader("raysr.evaluate"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"percent": percent, "hours": hours}
+    environment.filters |= {"percent": percent, "hours": hours, "decimal": decimal}
     return environment.get_template("report.html").render(
         run=run,
+        labelling=[cycle for cycle in run.cycles if cycle.get("labels")],
         columns=wer_columns(run.cycles),
         method_names=METHOD_NAMES,
         wer_plot=_wer_plot(run.cycles),
@@ -53,6 +54,11 @@ def render(run: RunFiles) -> str:
 def hours(value: float | None) -> str:
     """Write hours with as many decimals as minutes need; an en dash where there are none."""
     return "–" if value is None else f"{value:.2f} h"
+
+
+def decimal(value: float | None) -> str:
+    """Write a number with one decimal; an en dash where there is none."""
+    return "–" if value is None else f"{value:.1f}"
 
 
 def wer_columns(cycles: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:

@@ -23,6 +23,8 @@ class RunFiles:
     folder: Path
     cycles: list[dict[str, Any]] = field(default_factory=list)
     finished: bool = False
+    stopped: str | None = None
+    best: str | None = None
     losses: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     reasons: list[dict[str, Any]] = field(default_factory=list)
     filters: list[dict[str, Any]] = field(default_factory=list)
@@ -47,6 +49,8 @@ def read_run(folder: Path) -> RunFiles:
         folder=folder,
         cycles=report.get("cycles") or finished,
         finished=bool(report.get("finished")),
+        stopped=(report.get("stopped") or {}).get("reason"),
+        best=report.get("best"),
         losses={f"cycle {int(path.name)}": curve for path in cycles if (curve := _losses(path))},
         reasons=[row for path in cycles for row in (*_held_out(path), *_reasons(path))],
         filters=[report for path in cycles if (report := _json(path / "filters.json"))],

@@ -1,19 +1,24 @@
 """A run's configuration: one typed tree, read from YAML, in which every plug-in checks its own part."""
 
+from functools import reduce
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from pydantic import Field, field_validator, model_validator
 
 from raysr.audio.fbank import FbankConfig
 from raysr.cluster import ClusterConfig
-from raysr.config import Config, Slot, Spec, load
+from raysr.config import Config, Slot, Spec, load, merged
 from raysr.decode.recognise import DecodeConfig
 from raysr.ipl import plugins
 from raysr.ipl.lm import LmConfig
+from raysr.ipl.stop import StopConfig
 from raysr.ipl.voting import Vote
 from raysr.model.config import ModelConfig
+from raysr.model.model import AsrModel
 from raysr.text.tokeniser import TokeniserConfig
+from raysr.train.distillation import DistillationConfig
 
 SLOTS: dict[str, Slot] = {
     "selector": plugins.SELECTORS,
@@ -24,6 +29,7 @@ SLOTS: dict[str, Slot] = {
     "initializer": plugins.INITIALIZERS,
     "trainer": plugins.TRAINERS,
 }
+MAY_CHANGE_BY_CYCLE = {*SLOTS, "model", "decode", "distillation"} - {"selector"}
 Paths = str | list[str]
 
 
@@ -78,7 +84,10 @@ def _default_filters() -> list[Spec]:
 
 
 class RunConfig(Config):
-    """Everything that a run is configured by."""
+    """Everything that a run is configured by.
+
+    ``from_cycle`` changes parts of it, from a cycle on: ``{2: {trainer: {augment: {spec: {time_masks: 2}}}}}``.
+    """
 
     run: RunPart
     data: DataPart
@@ -94,6 +103,9 @@ class RunConfig(Config):
     batcher: Spec = _spec("mixed")
     initializer: Spec = _spec("previous")
     trainer: Spec = _spec("ddp")
+    distillation: DistillationConfig = DistillationConfig()
+    stop: StopConfig = StopConfig()
+    from_cycle: dict[int, dict[str, Any]] = Field(default_factory=dict)
     cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig())
 
     @field_validator(*(set(SLOTS) - {"filter"}), mode="before")
@@ -116,7 +128,36 @@ class RunConfig(Config):
                 "without labelled audio nothing can be trained first: set selector.first_cycle: 0 "
                 "and builder: {kind: external}"
             )
+        if self.distillation.word and self.model.ctc_weight == 1:
+            raise ValueError(
+                "distillation.word: model.ctc_weight 1 leaves no attention decoder to distil into word by word"
+            )
+        if self.distillation.sequence and not (self.data.demo or self.data.labelled):
+            raise ValueError("distillation.sequence: it is for labelled audio, and data.labelled names none")
+        for cycle in sorted(self.from_cycle):
+            self._check_changes(cycle)
         return self
+
+    def _check_changes(self, cycle: int) -> None:
+        if fixed := sorted(self.from_cycle[cycle].keys() - MAY_CHANGE_BY_CYCLE):
+            known = ", ".join(sorted(MAY_CHANGE_BY_CYCLE))
+            raise ValueError(f"from_cycle.{cycle}.{fixed[0]}: only these may change from a cycle on: {known}")
+        now = self.at(cycle)
+        starts_from_before = now.initializer.kind in {"previous", "average"}
+        if cycle > 0 and starts_from_before and _shapes(now.model) != _shapes(self.at(cycle - 1).model):
+            raise ValueError(
+                f"from_cycle.{cycle}.model: its weights have other shapes than the student's that initializer "
+                f"'{now.initializer.kind}' starts from; set from_cycle.{cycle}.initializer: {{kind: scratch}}"
+            )
+
+    def at(self, cycle: int) -> "RunConfig":
+        """Return the configuration of a cycle."""
+        changes = [self.from_cycle[number] for number in sorted(self.from_cycle) if number <= cycle]
+        if not changes:
+            return self
+        return RunConfig.parse(
+            reduce(merged, changes, self.dump() | {"from_cycle": {}}), f"from_cycle, as of cycle {cycle}"
+        )
 
     @property
     def first_cycle(self) -> int:
@@ -138,3 +179,10 @@ class RunConfig(Config):
 def read_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> RunConfig:
     """Read a run's configuration from YAML, with ``dotted.key=value`` overrides."""
     return load(RunConfig, path, overrides)
+
+
+def _shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a model's weights, without making them."""
+    with torch.device("meta"):
+        weights = AsrModel(model, vocab_size=8).state_dict()
+    return {name: tuple(tensor.shape) for name, tensor in weights.items()}

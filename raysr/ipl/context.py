@@ -1,6 +1,6 @@
 """What a plug-in may know of the run and the cycle that it works in."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from raysr.audio.fbank import FbankConfig
@@ -12,9 +12,11 @@ from raysr.ipl.canary import Judged, canary_utterances, read_canary
 from raysr.ipl.earlier import Earlier
 from raysr.ipl.materials import Materials
 from raysr.ipl.progress import Progress
+from raysr.ipl.stop import StopConfig
 from raysr.ipl.voting import NEAREST, Vote
 from raysr.model.config import ModelConfig
 from raysr.pool import Pool
+from raysr.train.distillation import DistillationConfig
 
 
 def student_name(cycle: int) -> str:
@@ -40,6 +42,8 @@ class CycleContext:
         labelled: what is trained on with its own transcripts, when there is any.
         canary_size: how many utterances of dev the teachers label too, at most.
         vote: how several teachers' texts become one label.
+        stop: when the run is over; a trainer marks a student that has collapsed (see :class:`raysr.pool.Entry`).
+        distillation: what a student learns of its teachers beside labels.
     """
 
     cycle: int
@@ -57,6 +61,8 @@ class CycleContext:
     labelled: Manifest | None = None
     canary_size: int = 0
     vote: Vote = NEAREST
+    stop: StopConfig = field(default_factory=StopConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
 
     @property
     def labelling_round(self) -> int:

@@ -2,15 +2,18 @@
 
 Seven plug-ins, built anew for every cycle, know each other by what they hand over and by nothing else.
 ``step`` does each step once: what a killed run has finished is read back when it is started again.
+``run.trust`` ends the run where labels have collapsed, before a student learns them.
 """
 
 from raysr.ipl.run import Run
 
 
 def run_cycles(run: Run) -> None:
-    """Turn the loop until the run has the cycles it was configured for."""
+    """Turn the loop until the run has the cycles it was configured for, or gets no better."""
     for cycle in range(run.config.run.cycles):
         turn(run, cycle)
+        if run.is_over():
+            break
     run.finish()
 
 
@@ -23,7 +26,8 @@ def turn(run: Run, cycle: int) -> None:
     teachers = step.teachers(lambda: plugin.builder(run.pool))
     predicted = step.predictions(lambda: plugin.recogniser(selected, teachers))
     kept = step.decisions(selected, lambda: plugin.filter(predicted))
-    batches = step.batches(lambda: plugin.batcher(kept, run.labelled))
+    run.trust(step.labels(lambda: run.measure(cycle)))
+    batches = step.batches(lambda: plugin.batcher(kept, plugin.distiller(run.labelled, kept, teachers)))
     start = step.start(lambda: plugin.initializer(run.pool))
     student = step.student(run.pool, lambda: plugin.trainer(start, batches))
 

@@ -14,7 +14,7 @@ from raysr.corpus.disk import replacing
 from raysr.errors import RunError
 
 STORAGE = "RAYSR_STORAGE"
-MAY_CHANGE = {("run", "cycles"), ("cluster",)}
+MAY_CHANGE = {("run", "cycles"), ("cluster",), ("stop",)}
 
 
 def place(folder: str, key: str = "run.dir") -> Path:
@@ -65,7 +65,7 @@ def owning(folder: Path) -> Iterator[None]:
 
 
 def keep_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Write ``config.yaml`` once; a run that is started again has to have the same, but for more cycles.
+    """Write ``config.yaml`` once; a run that is started again has to have the same, but for cycles, stop and cluster.
 
     Raises:
         RunError: the configuration differs; names the key.

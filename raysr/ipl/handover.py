@@ -9,26 +9,34 @@ from raysr.corpus.disk import replacing
 from raysr.corpus.manifest import open_manifest
 from raysr.corpus.utterance import Utterance
 
+MANIFESTS = ("labelled", "pseudo", "rehearsal")
+
 
 @dataclass(frozen=True)
 class Batches:
-    """What a student is trained on: manifests with final texts, and how much of a batch is labelled.
+    """What a student is trained on: manifests with final texts, and how they are mixed.
 
     Attributes:
-        labelled, pseudo: JSONL manifests; None where there is nothing of the kind.
+        labelled, pseudo: JSONL manifests; None where there is nothing of the kind. The ``loss_weight`` of an
+            utterance is what its loss counts, 1 where it has none.
         labelled_share: of every batch's seconds, when there are both.
         rehearsal: a manifest of labelled speech from elsewhere. It is trained on as if it were labelled, but the
             language model learns nothing from it.
+        temperature: mix by it instead of ``labelled_share``: see :func:`raysr.train.sampler.temperature_shares`.
+        by: the tag whose values are sources of their own then.
     """
 
     labelled: Path | None
     pseudo: Path | None
-    labelled_share: float
+    labelled_share: float = 0.3
     rehearsal: Path | None = None
+    temperature: float | None = None
+    by: str | None = None
 
     def utterances(self) -> Iterator[Utterance]:
         """Yield all that is trained on: labelled, pseudo-labelled, rehearsed."""
-        for manifest in (self.labelled, self.pseudo, self.rehearsal):
+        for name in MANIFESTS:
+            manifest = getattr(self, name)
             if manifest is not None:
                 yield from open_manifest(manifest)
 
@@ -56,19 +64,15 @@ def write_json(path: Path, value: object) -> None:
 
 def write_batches(path: Path, batches: Batches) -> None:
     """Publish batches; paths below the file's folder are written relative to it, so that a run can move."""
-    record = asdict(batches)
-    for name in ("labelled", "pseudo", "rehearsal"):
-        record[name] = _relative(record[name], path.parent)
-    write_json(path, record)
+    manifests = {name: _relative(getattr(batches, name), path.parent) for name in MANIFESTS}
+    write_json(path, asdict(batches) | manifests)
 
 
 def read_batches(path: Path) -> Batches:
     """Read what :func:`write_batches` wrote."""
     record = json.loads(path.read_text())
-    labelled, pseudo, rehearsal = (
-        _absolute(record.get(name), path.parent) for name in ("labelled", "pseudo", "rehearsal")
-    )
-    return Batches(labelled, pseudo, record["labelled_share"], rehearsal)
+    manifests = {name: _absolute(record.get(name), path.parent) for name in MANIFESTS}
+    return Batches(**record | manifests)
 
 
 def write_start(path: Path, start: Start) -> None:

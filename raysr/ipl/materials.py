@@ -1,5 +1,7 @@
 """What a run makes on first use and then keeps: tokeniser, a fresh student, and the LM of labelled texts."""
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -52,15 +54,22 @@ class Materials:
     def _train_lm(self, tokeniser: Tokeniser, utterances: Iterable[Utterance]) -> StoredLm:
         return train_lm(self._lm, tokeniser, _texts(utterances), self._further)
 
-    def scratch(self, utterances: Iterable[Utterance], cache: FeatureCache, vocab_size: int) -> Path:
-        """Return a fresh student's weights; its CMVN is that of the first training set ever after."""
-        path = self.folder / "scratch.safetensors"
+    def scratch(
+        self, model: ModelConfig, utterances: Iterable[Utterance], cache: FeatureCache, vocab_size: int
+    ) -> Path:
+        """Return a fresh student's weights; its CMVN is that of the first training set ever after.
+
+        A model that is not the run's, but of a later cycle, has a file of its own.
+        """
+        recipe = json.dumps(model.dump(), sort_keys=True)
+        other = "" if model == self._model else f"-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+        path = self.folder / f"scratch{other}.safetensors"
         if not path.exists():
             self._publish(
                 path,
                 partial(
                     write_scratch,
-                    model=self._model,
+                    model=model,
                     vocab_size=vocab_size,
                     utterances=utterances,
                     cache=cache,

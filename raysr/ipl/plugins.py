@@ -103,7 +103,7 @@ FILTERS = Slot(
         "duplicate": "raysr.ipl.filters.duplicate:Duplicate",
     },
 )
-BATCHERS = Slot("batcher", {"mixed": "raysr.ipl.batcher:Mixed"})
+BATCHERS = Slot("batcher", {"mixed": "raysr.ipl.batcher:Mixed", "temperature": "raysr.ipl.batcher:Tempered"})
 INITIALIZERS = Slot(
     "initializer",
     {

@@ -1,14 +1,16 @@
 """A run: its folder, its parts, and what it tells the world."""
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from raysr.cluster import Connection, connect
+from raysr.config import Spec
 from raysr.corpus.disk import naming_full_disk
 from raysr.corpus.features import FeatureCache
 from raysr.corpus.manifest import Manifest
@@ -19,16 +21,22 @@ from raysr.ipl.carry import Carrying
 from raysr.ipl.config import RunConfig, read_config
 from raysr.ipl.context import CycleContext
 from raysr.ipl.corpora import Corpora, open_corpora
+from raysr.ipl.decisions import read_decisions
+from raysr.ipl.distiller import CheckedBuilder, Distiller
 from raysr.ipl.events import Events
 from raysr.ipl.filter_chain import FilterChain
+from raysr.ipl.filter_hash import filter_hash
 from raysr.ipl.filter_report import judge_filters
 from raysr.ipl.folder import keep_config, owning, place
 from raysr.ipl.handover import write_json
 from raysr.ipl.held_out import Protecting, count_held_out
+from raysr.ipl.labels import characters_per_second, measure_labels
+from raysr.ipl.ledger import Ledger
 from raysr.ipl.materials import Materials
 from raysr.ipl.plugins import Batcher, Builder, Initializer, Recogniser, Selector, Trainer
 from raysr.ipl.progress import Progress
-from raysr.ipl.scoring import label_report, score_student
+from raysr.ipl.report_lines import report_lines
+from raysr.ipl.scoring import label_report, lineage, score_student
 from raysr.ipl.steps import Steps
 from raysr.pool import Entry, Pool
 
@@ -44,6 +52,7 @@ class Plugins:
     batcher: Batcher
     initializer: Initializer
     trainer: Trainer
+    distiller: Distiller
 
 
 class Run:
@@ -61,7 +70,7 @@ class Run:
         self.materials = Materials(
             folder / "materials", config.tokenizer, config.lm, config.model, config.run.seed
         )
-        self._reports: list[dict[str, Any]] = []
+        self.ledger = Ledger(folder, self.pool, config.stop, self.events)
 
     @property
     def unlabelled(self) -> Manifest:
@@ -73,32 +82,61 @@ class Run:
 
     def steps(self, cycle: int) -> Steps:
         """Return the steps of a cycle, done or not."""
-        folder = self._of(cycle)
+        folder = self._folder(cycle)
         folder.mkdir(parents=True, exist_ok=True)
         return Steps(folder, cycle, self.events)
 
     def plugins(self, cycle: int) -> Plugins:
         """Build a cycle's plug-ins."""
-        c, context = self.config, self.context(cycle)
+        c, context = self.config.at(cycle), self.context(cycle)
         return Plugins(
             selector=Protecting(
                 slots.SELECTORS.build(c.selector, context), self.held_out, context.folder, self.progress
             ),
-            builder=slots.BUILDERS.build(c.builder, context),
-            recogniser=self._labelling(slots.RECOGNISERS.build(c.recogniser, context), context),
+            builder=CheckedBuilder(slots.BUILDERS.build(c.builder, context), context),
+            recogniser=self._labelling(slots.RECOGNISERS.build(c.recogniser, context), c.relabel, context),
             filter=FilterChain.build(c.filter, context),
             batcher=slots.BATCHERS.build(c.batcher, context),
             initializer=slots.INITIALIZERS.build(c.initializer, context),
             trainer=slots.TRAINERS.build(c.trainer, context),
+            distiller=self._distiller(c.recogniser, context),
         )
+
+    def _distiller(self, recogniser: Spec, context: CycleContext) -> Distiller:
+        actors = recogniser.options.get("actors", {})
+        takes = (actors.get("cpus", 1.0), actors.get("gpus", 0.0))
+        build = partial(slots.RECOGNISERS.build, recogniser)
+        return Distiller(context, build, takes if self.connection is not None else None)
+
+    def measure(self, cycle: int) -> dict[str, Any]:
+        """Return the measures of a cycle's labels."""
+        earlier = self.ledger.last_labelled()
+        now, before = (
+            read_decisions(self._folder(number) / "decisions.parquet") if number is not None else []
+            for number in (cycle, earlier)
+        )
+        prior = characters_per_second(self.labelled or self.corpora.dev)
+        canary = [
+            (j.reference, j.prediction.label.text) for j in self.context(cycle).canary if j.prediction.label
+        ]
+        return {"cycle": cycle, **measure_labels(now, before, prior, canary)}
+
+    def trust(self, labels: dict[str, Any]) -> None:
+        """Go on with these labels; raise a :class:`RunError` if they show that the run has collapsed."""
+        self.ledger.trust(labels)
+
+    def is_over(self) -> bool:
+        """Return whether the run gets no better."""
+        return self.ledger.stop is not None
 
     def score(self, cycle: int, student: Entry) -> dict[str, Any]:
         """Return what there is to report of a cycle."""
-        folder = self._of(cycle)
+        folder, config = self._folder(cycle), self.config.at(cycle)
         labels = label_report(folder / "decisions.parquet", self.corpora.truth)
         if labels["offered"]:
-            judged = judge_filters(self.config.filter, self.context(cycle), self.corpora.truth or {})
+            judged = judge_filters(config.filter, self.context(cycle), self.corpora.truth or {})
             write_json(folder / "filters.json", judged)
+        measures = json.loads((folder / "labels.json").read_text())
         sets = {name: list(manifest) for name, manifest in self.corpora.tests.items()}
         if sets:
             self.progress.say(f"  scoring {student.name} on {', '.join(sets)}")
@@ -106,12 +144,13 @@ class Run:
         use_ray = self.connection is not None
         wer = score_student(student, sets, cache, use_ray, folder / "scores.jsonl") if sets else {}
         return {
-            "cycle": cycle,
+            **measures,
             **labels,
             "held_out": count_held_out(folder),
             "student": student.name,
             "dev_wer": student.metrics.get("dev_wer"),
             "wer": wer,
+            "lineage": lineage(student, folder, filter_hash(config.filter, config.vote)),
         }
 
     def announce(self, cycle: int) -> None:
@@ -119,19 +158,20 @@ class Run:
         self.progress.say(f"cycle {cycle} (the last is {self.config.run.cycles - 1})")
 
     def report(self, report: dict[str, Any]) -> None:
-        """Take in a cycle's report and say how it went."""
-        self._reports.append(report)
-        self._write(finished=False)
-        for line in _lines(report):
+        """Say how a cycle went and take in its report; raise a :class:`RunError` if the run has collapsed."""
+        for line in report_lines(report):
             self.progress.say(f"  {line}")
+        self.ledger.add(report)
 
     def finish(self) -> None:
-        """Publish the report of the whole run."""
-        self._write(finished=True)
-        self.events.add("run finished", cycles=len(self._reports))
+        """Publish the report of the whole run, and say why it is over if it has not all its cycles."""
+        self.ledger.write(finished=True)
+        self.events.add("run finished", cycles=len(self.ledger.reports))
+        if self.ledger.stop:
+            self.progress.say(f"stopped after cycle {self.ledger.stop.cycle}: {self.ledger.stop.reason}")
 
-    def _write(self, finished: bool) -> None:
-        write_json(self.folder / "report.json", {"finished": finished, "cycles": self._reports})
+    def _folder(self, cycle: int) -> Path:
+        return self.folder / "cycles" / f"{cycle:03d}"
 
     @cached_property
     def held_out(self) -> HeldOut:
@@ -139,19 +179,20 @@ class Run:
         sets = {"dev": self.corpora.dev, **{f"tests.{name}": m for name, m in self.corpora.tests.items()}}
         return HeldOut(sets, self.context(0).digests)
 
-    def _labelling(self, recogniser: Recogniser, context: CycleContext) -> Recogniser:
+    @staticmethod
+    def _labelling(recogniser: Recogniser, relabel: float, context: CycleContext) -> Recogniser:
         """Let a recogniser label the canary too, and carry over what is not to be labelled anew."""
         drawn = draw_canary(context.dev, context.canary_size, context.seed)
-        carrying = Carrying(recogniser, self.config.relabel, context)
+        carrying = Carrying(recogniser, relabel, context)
         return WithCanary(carrying, drawn, context.folder / "canary")
 
     def context(self, cycle: int) -> CycleContext:
         """Return what a cycle's plug-ins may know."""
-        c = self.config
+        c = self.config.at(cycle)
         return CycleContext(
             cycle=cycle,
             first_cycle=c.first_cycle,
-            folder=self._of(cycle),
+            folder=self._folder(cycle),
             seed=c.run.seed,
             pool=self.pool,
             cache=self._cache,
@@ -164,10 +205,9 @@ class Run:
             labelled=self.corpora.labelled,
             canary_size=c.run.canary,
             vote=c.vote,
+            stop=c.stop,
+            distillation=c.distillation,
         )
-
-    def _of(self, cycle: int) -> Path:
-        return self.folder / "cycles" / f"{cycle:03d}"
 
     @property
     def _cache(self) -> Path:
@@ -210,18 +250,3 @@ def open_run(
             if connection.dashboard_hint:
                 progress.say(f"dashboard: {connection.dashboard_hint}")
             yield run
-
-
-def _lines(report: dict[str, Any]) -> Iterator[str]:
-    if report["offered"]:
-        label = f", label WER {_percent(report['label_wer'])}" if report["label_wer"] is not None else ""
-        yield (
-            f"offered {report['offered_h']:.2f} h, kept {report['kept_h']:.2f} h ({report['kept']}), "
-            f"filtered {report['filtered']}, failed {report['failed']}{label}"
-        )
-    for method, sets in report["wer"].items():
-        yield f"WER {method}: " + ", ".join(f"{name} {_percent(wer)}" for name, wer in sets.items())
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}%"

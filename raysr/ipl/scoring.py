@@ -16,7 +16,7 @@ from raysr.corpus.utterance import Utterance
 from raysr.errors import RunError
 from raysr.evaluate.evaluate import METHODS, Method, Scores, label_counts, score_part
 from raysr.ipl.decisions import read_decisions
-from raysr.pool import Entry, load_entry
+from raysr.pool import Entry, Pool, load_entry
 
 PART = 200  # utterances a task scores: small enough to share, large enough to be worth loading the model
 
@@ -71,6 +71,24 @@ def label_report(decisions: Path, truth: Mapping[str, str] | None) -> dict[str, 
         report |= {"label_wer": errors["kept"].rate if "kept" in errors else None}
         report |= {"filtered_label_wer": errors["filtered"].rate if "filtered" in errors else None}
     return report
+
+
+def lineage(student: Entry, folder: Path, filters: str) -> dict[str, Any]:
+    """Return what a student came of: the hashes of its weights and its teachers', its parents, its filters' hash."""
+    path = folder / "teachers.json"
+    specs = json.loads(path.read_text()) if path.exists() else []
+    return {
+        "weights": student.weights_hash,
+        "parents": list(student.metrics.get("parents", ())),
+        "teachers": [_described(spec) for spec in specs],
+        "filters": filters,
+    }
+
+
+def _described(teacher: dict[str, Any]) -> dict[str, Any]:
+    entries = [Path(path) for path in teacher.get("entries", ())]
+    weights = [Pool(path.parent).get(path.name).weights_hash for path in entries]
+    return {**teacher, **({"weights": weights} if weights else {})}
 
 
 def _readable(utterances: Sequence[Utterance], cache: FeatureCache) -> list[Utterance]:

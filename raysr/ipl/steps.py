@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,6 +25,7 @@ from raysr.ipl.handover import (
     write_start,
 )
 from raysr.ipl.predictions import Predictions
+from raysr.ipl.weights import LABEL_SCORE
 from raysr.pool import Entry, Pool
 
 log = logging.getLogger(__name__)
@@ -68,15 +70,19 @@ class Steps:
         return found
 
     def decisions(self, selected: Manifest, make: Callable[[], Iterable[Decision]]) -> list[Utterance]:
-        """Write one decision for each selected utterance, and return the kept ones with their labels."""
+        """Write one decision for each selected utterance, and return the kept ones with their labels and scores."""
         path = self.folder / "decisions.parquet"
         if not path.exists():
             with self._events.step(self.cycle, "decisions"):
                 made = list(make())
                 used = made[0].filter_hash if made else ""
                 write_decisions(path, one_each(((u.id, u.duration) for u in selected), made, used))
-        texts = {d.id: d.text for d in read_decisions(path) if d.status == "kept"}
-        return [u.with_text(texts[u.id]) for u in selected if u.id in texts]
+        kept = {d.id: d for d in read_decisions(path) if d.status == "kept"}
+        return [_with_label(u, kept[u.id]) for u in selected if u.id in kept]
+
+    def labels(self, make: Callable[[], dict]) -> dict:
+        """Measure the labels into ``labels.json``."""
+        return self._once("labels", make, write_json, _read_json)
 
     def batches(self, make: Callable[[], Batches]) -> Batches:
         """Write what the student is trained on to ``batches.json``."""
@@ -98,10 +104,7 @@ class Steps:
 
     def report(self, make: Callable[[], dict]) -> dict:
         """Score the cycle into ``report.json``."""
-        path = self.folder / "report.json"
-        return self._once(
-            "report", make, lambda _, value: write_json(path, value), lambda p: json.loads(p.read_text())
-        )
+        return self._once("report", make, write_json, _read_json)
 
     def _once(
         self, name: str, make: Callable[[], T], write: Callable[[Path, T], None], read: Callable[[Path], T]
@@ -111,3 +114,12 @@ class Steps:
             with self._events.step(self.cycle, name):
                 write(path, make())
         return read(path)
+
+
+def _read_json(path: Path) -> dict:
+    return dict(json.loads(path.read_text()))
+
+
+def _with_label(utterance: Utterance, decision: Decision) -> Utterance:
+    score = {} if decision.score is None else {LABEL_SCORE: decision.score}
+    return replace(utterance, text=decision.text, custom={**utterance.custom, **score})

@@ -14,12 +14,15 @@ from raysr.corpus.manifest import open_manifest, write_jsonl
 from raysr.corpus.utterance import Utterance
 from raysr.errors import RunError
 from raysr.ipl.context import CycleContext
-from raysr.ipl.handover import Batches, Start
+from raysr.ipl.distributions import distributions_folder
+from raysr.ipl.handover import MANIFESTS, Batches, Start
+from raysr.ipl.mixing import TrainingSource, training_sources
+from raysr.ipl.stop import collapsed
 from raysr.ipl.tuning import TuningConfig, tune
 from raysr.model.model import AsrModel
 from raysr.pool import Entry, EntryConfig
 from raysr.text.tokeniser import Tokeniser
-from raysr.train.job import Scaling, TrainConfig, TrainJob
+from raysr.train.job import Scaling, SourceConfig, TrainConfig, TrainJob
 from raysr.train.local import fit_local
 from raysr.train.start import transplant
 
@@ -47,16 +50,15 @@ class DdpTrainer:
 
     def __call__(self, start: Start, batches: Batches) -> Entry:
         c = self.context
-        labelled = self._readable(batches, "labelled")
-        pseudo = self._readable(batches, "pseudo")
-        rehearsal = self._readable(batches, "rehearsal")
+        parts = {name: self._readable(batches, name) for name in MANIFESTS}
+        labelled, pseudo, rehearsal = parts.values()
         if not labelled and not pseudo:
             raise RunError(
                 f"cycle {c.cycle} has nothing to train on: no labelled audio, and no pseudo-label was kept"
             )
         tokeniser = c.materials.tokeniser([*(labelled or pseudo), *rehearsal])
         init = self._init(start, tokeniser, [*labelled, *pseudo])
-        job = self._job(init, [*labelled, *rehearsal], pseudo, batches.labelled_share)
+        job = self._job(init, training_sources(batches, parts))
         weights = self._fit(job)
         model = AsrModel(c.model, tokeniser.vocab_size)
         model.load_state_dict(load_file(weights))
@@ -67,6 +69,9 @@ class DdpTrainer:
             c.progress.say("  choosing decoder weights on dev")
             decode, metrics = tune(model, tokeniser, lm, dev, self.cache, decode, self.config.tuning)
         facts = {"cycle": c.cycle, "step": job.train.steps, "parents": list(start.parents), **metrics}
+        before = [entry.metrics for entry in c.pool.entries() if entry.unfit is None]
+        if collapse := collapsed(facts, before, c.stop):
+            facts["unfit"] = collapse.reason
         entry_config = EntryConfig(model=c.model, fbank=c.features, decode=decode)
         return c.pool.publish(c.student, model, tokeniser, lm, facts, entry_config)
 
@@ -74,7 +79,9 @@ class DdpTrainer:
         """Return the weights that training starts from, complete and for the run's tokens."""
         if start.weights and not start.tokeniser:
             return start.weights
-        scratch = self.context.materials.scratch(utterances, self.cache, tokeniser.vocab_size)
+        scratch = self.context.materials.scratch(
+            self.context.model, utterances, self.cache, tokeniser.vocab_size
+        )
         if start.weights is None or start.tokeniser is None:
             return scratch
         path = self.out / "init.safetensors"
@@ -84,26 +91,31 @@ class DdpTrainer:
                 file.write(transplant(start.weights, Tokeniser.load(start.tokeniser), scratch, tokeniser))
         return path
 
-    def _job(
-        self, init: Path, labelled: Sequence[Utterance], pseudo: Sequence[Utterance], share: float
-    ) -> TrainJob:
+    def _job(self, init: Path, sources: Sequence[TrainingSource]) -> TrainJob:
         c, config = self.context, self.config
         options = {name: getattr(config, name) for name in TrainConfig.model_fields}
         if config.steps_by_cycle:
             options["steps"] = config.steps_by_cycle[min(c.cycle, len(config.steps_by_cycle) - 1)]
+        taught = distributions_folder(c.folder / "predictions")
         return TrainJob(
             out=str(self.out),
             init=str(init.absolute()),
             tokeniser=str(c.materials.tokeniser_path.absolute()),
             cache=str(c.cache.absolute()),
-            labelled=_manifest(self.out / "labelled.jsonl", labelled),
-            pseudo=_manifest(self.out / "pseudo.jsonl", pseudo),
-            labelled_share=share,
+            distributions=[str(taught.absolute())] if c.distillation.word and taught.is_dir() else [],
+            distillation=c.distillation,
+            sources=[self._source(number, source) for number, source in enumerate(sources)],
             features=c.features,
             model=c.model,
             train=TrainConfig(**options),
             seed=c.seed + c.cycle,
         )
+
+    def _source(self, number: int, source: TrainingSource) -> SourceConfig:
+        name = source.name if source.name in MANIFESTS else f"source-{number}"  # a tag may be no file's name
+        path = self.out / f"{name}.jsonl"
+        write_jsonl(path, source.utterances)
+        return SourceConfig(name=source.name, manifest=str(path), share=source.share)
 
     def _fit(self, job: TrainJob) -> Path:
         self.out.mkdir(parents=True, exist_ok=True)
@@ -141,10 +153,3 @@ class DdpTrainer:
     def _dev(self) -> list[Utterance]:
         errors = self.cache.ensure(self.context.dev, workers=os.cpu_count() or 1)
         return [u for u in self.context.dev if u.text and u.id not in errors]
-
-
-def _manifest(path: Path, utterances: Sequence[Utterance]) -> str | None:
-    if not utterances:
-        return None
-    write_jsonl(path, utterances)
-    return str(path.absolute())

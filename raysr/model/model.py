@@ -38,7 +38,7 @@ class Encoded(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """Scalars: means over the batch, and how many of its utterances were too short for their tokens."""
+    """Scalars: weighted means over the batch, and how many of its utterances were too short for their tokens."""
 
     total: Tensor
     ctc: Tensor
@@ -144,9 +144,10 @@ class AsrModel(nn.Module):
         token_lengths: Tensor,
         generator: torch.Generator | None = None,
         distillation: WordLevel | SequenceLevel | None = None,
+        weights: Tensor | None = None,
     ) -> Losses:
         """Compute :meth:`loss`: DDP wraps ``forward``."""
-        return self.loss(features, lengths, tokens, token_lengths, generator, distillation)
+        return self.loss(features, lengths, tokens, token_lengths, generator, distillation, weights)
 
     def loss(
         self,
@@ -156,11 +157,13 @@ class AsrModel(nn.Module):
         token_lengths: Tensor,
         generator: torch.Generator | None = None,
         distillation: WordLevel | SequenceLevel | None = None,
+        weights: Tensor | None = None,
     ) -> Losses:
         """Return the loss of raw fbank (B, T, mel_bins), lengths (B,), tokens (B, U), token_lengths (B,).
 
-        Each part is summed over the utterance and averaged over the batch. Utterances with fewer frames than
-        their tokens need in CTC count as 0 in both parts, so that sums over ranks stay exact. With
+        Each part is summed over the utterance and averaged over the batch, by ``weights`` (B,) where they are
+        given: Σ wᵢ·lossᵢ / Σ wᵢ. Utterances with fewer frames than their tokens need in CTC count as 0 in both
+        parts, and with their weight in the mean, so that sums over ranks stay exact. With
         ``dynamic`` attention a training batch's context is drawn from ``generator`` (a CPU one; None:
         torch's global one); in eval mode the loss is that of the widest context of training.
 
@@ -181,7 +184,8 @@ class AsrModel(nn.Module):
         if isinstance(distillation, SequenceLevel):
             taught, _ = self._parts(out, out_lengths, distillation.tokens, distillation.token_lengths)
             parts = (1 - distillation.weight) * parts + distillation.weight * taught
-        ctc, attention = parts.mean(dim=1)
+        means = parts.mean(dim=1) if weights is None else (parts * weights).sum(dim=1) / weights.sum()
+        ctc, attention = means
         return Losses(weight * ctc + (1 - weight) * attention, ctc, attention, too_short.sum())
 
     def _parts(

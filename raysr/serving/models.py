@@ -90,7 +90,7 @@ class ModelWatcher:
         }
 
     def _candidates(self, listing: Mapping[str, int]) -> list[Entry]:
-        """Return the entries that may be served, newest first; note those that cannot even be read."""
+        """Return the entries, newest first; note those that cannot be read or should not be served."""
         pool = Pool(self._pool)
         if self._entry is not None:
             return [pool.get(self._entry)]
@@ -100,6 +100,9 @@ class ModelWatcher:
                 pool.get(name)
             except PoolError as error:
                 self._refuse(name, str(error))
+        for entry in entries:
+            if entry.unfit is not None and entry.name not in self.refused:
+                self._refuse(entry.name, entry.unfit)
         return entries
 
     def _take(self, entry: Entry) -> bool:

@@ -11,6 +11,8 @@ from torch import Tensor
 from raysr.audio.fbank import FbankConfig
 from raysr.config import Slot, Spec
 from raysr.errors import ConfigError, RaysrError
+from raysr.model.distillation import Distributions
+from raysr.text.tokeniser import Tokeniser
 
 Waveform = NDArray[np.float32]
 
@@ -75,6 +77,19 @@ class FeatureTeacher(Teacher, Protocol):
 
     def transcribe_features(self, features: Sequence[Tensor]) -> list[TeacherOutput]:
         """Return one output for each utterance's features (T, mel_bins)."""
+        ...
+
+
+@runtime_checkable
+class DistributionTeacher(FeatureTeacher, Protocol):
+    """A teacher that says how likely it finds every token of a text; ``tokeniser`` says what tokens there are."""
+
+    tokeniser: Tokeniser
+
+    def distributions(
+        self, features: Sequence[Tensor], texts: Sequence[Sequence[int]], k: int
+    ) -> list[Distributions]:
+        """Return its k likeliest tokens at every token of each text and at eos, (U + 1, k), given the audio."""
         ...
 
 

@@ -9,12 +9,14 @@ import jiwer
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from raysr.audio.fbank import Fbank, FbankConfig
 from raysr.config import Config as Options
 from raysr.decode.calibration import Calibration
 from raysr.decode.hypothesis import Hypothesis, mean_confidence
-from raysr.decode.recognise import DecodeConfig, recognise_with_greedy
+from raysr.decode.recognise import DecodeConfig, batches_of_like_length, recognise_with_greedy
+from raysr.model.distillation import Distributions
 from raysr.pool import Pool, average, load_entry
 from raysr.teachers.base import TeacherContext, TeacherOutput, Waveform
 from raysr.text.tokeniser import Tokeniser
@@ -109,7 +111,8 @@ class PoolModel:
         self.version = "+".join(share + name for share, name in zip(shares, hashes, strict=True))
         self.fbank: FbankConfig = self.recogniser.config.fbank
         self._extract = Fbank(self.fbank)
-        self._reader = _Reader(self.recogniser.tokeniser, self.decode.calibration)
+        self.tokeniser = self.recogniser.tokeniser
+        self._reader = _Reader(self.tokeniser, self.decode.calibration)
 
     def transcribe(self, waveforms: Sequence[Waveform]) -> list[TeacherOutput]:
         return self.transcribe_features([self._extract(torch.from_numpy(w)) for w in waveforms])
@@ -120,3 +123,28 @@ class PoolModel:
         with_lm = r.lm is not None and self.decode.method != "greedy" and self.decode.lm_weight != 0
         found = recognise_with_greedy(r.model, r.tokeniser, features, self.decode, r.lm)
         return [self._reader.output(nbest, greedy, with_lm) for nbest, greedy in found]
+
+    @torch.inference_mode()
+    def distributions(
+        self, features: Sequence[Tensor], texts: Sequence[Sequence[int]], k: int
+    ) -> list[Distributions]:
+        """Return the attention decoder's k likeliest tokens at every token of each text and at eos, (U + 1, k).
+
+        Raises :class:`ConfigError` for a model without an attention decoder.
+        """
+        model = self.recogniser.model
+        device = next(model.parameters()).device
+        found: dict[int, Distributions] = {}
+        for indices in batches_of_like_length([len(f) for f in features], self.decode):
+            lengths = torch.tensor([len(features[i]) for i in indices], device=device)
+            encoded = model.encode(
+                pad_sequence([features[i] for i in indices], batch_first=True).to(device), lengths
+            )
+            tokens = [torch.tensor(texts[i], dtype=torch.long) for i in indices]
+            padded = pad_sequence(tokens, batch_first=True).to(device)  # (B, U)
+            log_probs, ids = model.attention_distributions(*encoded, padded, k)  # (B, U + 1, k)
+            log_probs, ids = log_probs.cpu(), None if ids is None else ids.cpu()
+            for row, index in enumerate(indices):
+                places = (row, slice(len(texts[index]) + 1))
+                found[index] = Distributions(log_probs[places], None if ids is None else ids[places])
+        return [found[i] for i in range(len(features))]

@@ -1,5 +1,6 @@
 """From utterances to padded, augmented tensors: every draw is a function of (seed, step, rank)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,8 +14,13 @@ from raysr.audio.warp import warp
 from raysr.corpus.features import FeatureCache
 from raysr.corpus.utterance import Utterance
 from raysr.errors import CorpusError
+from raysr.model.distillation import SequenceLevel, WordLevel
 from raysr.text.tokeniser import Tokeniser
+from raysr.train.distillation import Targets, to_device
 from raysr.train.job import AugmentConfig
+
+LOSS_WEIGHT = "loss_weight"
+"""The key of an utterance's ``custom`` that says what its loss counts beside the others'."""
 
 
 @dataclass(frozen=True)
@@ -26,24 +32,43 @@ class Batch:
         lengths: (B,) frames.
         tokens: (B, U) token ids, padded with 0.
         token_lengths: (B,).
+        weights: (B,) what each utterance's loss counts.
+        distillation: what a teacher says of them, if it says anything.
     """
 
     features: Tensor
     lengths: Tensor
     tokens: Tensor
     token_lengths: Tensor
+    weights: Tensor
+    distillation: WordLevel | SequenceLevel | None = None
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The arguments of the model's loss, in its order."""
+        """The first arguments of the model's loss, in its order."""
         return self.features, self.lengths, self.tokens, self.token_lengths
 
+    @property
+    def padding(self) -> float:
+        """The part of ``features`` that is no utterance's."""
+        held = self.features.shape[0] * self.features.shape[1]
+        return 1 - int(self.lengths.sum()) / max(1, held)
+
     def to(self, device: torch.device) -> "Batch":
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self.tensors))
+        features, lengths, tokens, token_lengths, weights = (
+            tensor.to(device, non_blocking=True) for tensor in (*self.tensors, self.weights)
+        )
+        distillation = to_device(self.distillation, device)
+        return Batch(features, lengths, tokens, token_lengths, weights, distillation)
 
 
 class BatchMaker:
-    """Reads cached features and encodes texts once; makes any batch on demand."""
+    """Reads cached features and encodes texts once; makes any batch on demand.
+
+    ``targets`` adds what a teacher says; None: labels are all there is to learn.
+    """
+
+    targets: Targets | None = None
 
     def __init__(
         self,
@@ -61,6 +86,7 @@ class BatchMaker:
         self.augment = augment
         self.background = Background(augment.background, cache.config, seed)
         self.tokens = [torch.tensor(tokeniser.encode(u.text or "")) for u in utterances]
+        self.weights = np.array([_loss_weight(u) for u in utterances])
 
     def make(self, indices: np.ndarray, generator: torch.Generator) -> Batch:
         """Return the batch of these utterances, augmented with draws from `generator`."""
@@ -76,4 +102,16 @@ class BatchMaker:
             lengths,
             torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True),
             torch.tensor([len(t) for t in tokens]),
+            torch.from_numpy(self.weights[indices]).float(),
+            self.targets(indices.tolist()) if self.targets else None,
         )
+
+
+def _loss_weight(utterance: Utterance) -> float:
+    value = utterance.custom.get(LOSS_WEIGHT, 1.0)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (0 < value < math.inf):
+        raise CorpusError(
+            f"utterance {utterance.id}: {LOSS_WEIGHT} should be a number above 0, not {value!r}; "
+            "leave out what is not to count"
+        )
+    return float(value)

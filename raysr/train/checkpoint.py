@@ -17,7 +17,7 @@ class Progress:
     """How far a training is. Random draws are functions of (seed, step, rank), so they need no state here."""
 
     step: int
-    sampler: list[list[int]]
+    sampler: dict[str, Any]
     skipped_steps: int
 
 

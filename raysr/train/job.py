@@ -1,8 +1,8 @@
 """What one training takes: a plain, typed description that any process can pick up and carry out."""
 
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from raysr.audio.background import BackgroundConfig
 from raysr.audio.fbank import FbankConfig
@@ -10,6 +10,7 @@ from raysr.audio.specaugment import SpecAugmentConfig
 from raysr.audio.warp import WarpConfig
 from raysr.config import Config
 from raysr.model.config import ModelConfig
+from raysr.train.distillation import DistillationConfig
 
 
 class OptimiserConfig(Config):
@@ -54,6 +55,7 @@ class TrainConfig(Config):
 
     steps: int = Field(2000, gt=0)
     batch_seconds: float = Field(15.0, gt=0)
+    max_padding: float = Field(0.25, ge=0, lt=1, description="largest part of a global batch that is padding")
     optimiser: OptimiserConfig = OptimiserConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -63,31 +65,35 @@ class TrainConfig(Config):
     log_every: int = Field(50, gt=0)
 
 
+class SourceConfig(Config):
+    """Utterances of one kind: a JSONL manifest whose texts are trained on, and their share of a batch's seconds.
+
+    An utterance's `loss_weight`, in its manifest, is what its loss counts beside the others'; 1 where there is none.
+    """
+
+    name: str
+    manifest: str
+    share: float = Field(1.0, gt=0)
+
+
 class TrainJob(Config):
     """Everything that :func:`raysr.train.loop.train` needs; paths are absolute, so that any worker can open them.
 
     `init` is a safetensors file with a complete state of the student (weights and CMVN): where it comes from is
-    the Initializer's business. `labelled` and `pseudo` are JSONL manifests whose texts are trained on; of every
-    batch's seconds, `labelled_share` are labelled when both are given.
+    the Initializer's business. `distributions` are the folders that word-level distillation reads.
     """
 
     out: str
     init: str
     tokeniser: str
     cache: str
-    labelled: str | None = None
-    pseudo: str | None = None
-    labelled_share: float = Field(0.3, ge=0, le=1)
+    sources: list[SourceConfig] = Field(min_length=1)
+    distributions: list[str] = Field(default_factory=list)
+    distillation: DistillationConfig = DistillationConfig()
     features: FbankConfig = FbankConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     seed: int = 0
-
-    @model_validator(mode="after")
-    def _has_data(self) -> Self:
-        if self.labelled is None and self.pseudo is None:
-            raise ValueError("a training needs labelled or pseudo-labelled utterances")
-        return self
 
 
 class Scaling(Config):

@@ -20,19 +20,23 @@ from torch.nn.parallel import DistributedDataParallel
 
 from raysr.corpus.features import FeatureCache
 from raysr.corpus.manifest import open_manifest
-from raysr.corpus.utterance import Utterance
 from raysr.model.model import AsrModel, Losses
 from raysr.text.tokeniser import Tokeniser
 from raysr.train import checkpoint, comm, precision
 from raysr.train.batch import Batch, BatchMaker
+from raysr.train.distillation import SequenceTargets, Targets, WordTargets
+from raysr.train.distributions import StoredDistributions
 from raysr.train.job import TrainJob
 from raysr.train.optim import build_optimiser, build_schedule
-from raysr.train.sampler import MixedSampler, shard, weight
+from raysr.train.sampler import MixedSampler, scale, shard
 
 
 @dataclass(frozen=True)
 class StepMetrics:
-    """Means over the steps since the last report; `data_wait` is the share of time spent waiting for a batch."""
+    """Means over the steps since the last report.
+
+    `data_wait` is the share of time spent waiting for a batch, `padding` that of this rank's batches that is padding.
+    """
 
     step: int
     loss: float
@@ -42,6 +46,7 @@ class StepMetrics:
     learning_rate: float
     seconds_per_step: float
     data_wait: float
+    padding: float
     skipped_steps: int
     too_short: int
 
@@ -61,14 +66,16 @@ class Training:
         self.job, self.config, self.device = job, job.train, device
         self.rank, self.world_size = _rank_and_world_size()
         tokeniser = Tokeniser.load(job.tokeniser)
-        labelled, pseudo = _utterances(job.labelled), _utterances(job.pseudo)
+        sources = [list(open_manifest(source.manifest)) for source in job.sources]
         cache = FeatureCache(job.cache, job.features)
-        self.batches = BatchMaker([*labelled, *pseudo], cache, tokeniser, self.config.augment, job.seed)
+        everything = [utterance for source in sources for utterance in source]
+        self.batches = BatchMaker(everything, cache, tokeniser, self.config.augment, job.seed)
+        self.batches.targets = _targets(job, self.batches, tokeniser)
         self.sampler = MixedSampler(
-            [cache.frames(u) for u in labelled],
-            [cache.frames(u) for u in pseudo],
+            [[cache.frames(u) for u in source] for source in sources],
+            [source.share for source in job.sources],
             round(self.config.batch_seconds * 1000 / job.features.frame_shift_ms),
-            job.labelled_share,
+            self.config.max_padding,
             job.seed,
         )
         self.model = AsrModel(job.model, tokeniser.vocab_size)
@@ -93,9 +100,10 @@ class Training:
     def run(self, reporter: Reporter) -> None:
         """Take every step that is left, reporting metrics and checkpoints on the way."""
         window = _Window()
-        for batch, batch_size, wait in self._prefetched():
-            self._update(batch, batch_size, window)
+        for batch, factor, wait in self._prefetched():
+            self._update(batch, factor, window)
             window.wait += wait
+            window.padding += batch.padding
             if self.step % self.config.log_every == 0 or self.step == self.config.steps:
                 reporter.metrics(window.metrics(self))
                 window = _Window()
@@ -108,16 +116,17 @@ class Training:
     def _save(self, progress: checkpoint.Progress, folder: Path) -> None:
         checkpoint.save(folder, self.model, self._state(), progress)
 
-    def _update(self, batch: Batch, batch_size: int, window: "_Window") -> None:
+    def _update(self, batch: Batch, factor: float, window: "_Window") -> None:
         torch.manual_seed(_seed(self.job.seed, self.step, self.rank))  # dropout
         # the same on all ranks, so that none waits for one with a larger chunk
         generator = torch.Generator().manual_seed(_seed(self.job.seed, self.step, 0, 1))
+        there = batch.to(self.device)
         with self.precision.autocast():
-            losses: Losses = self.loss(*batch.to(self.device).tensors, generator)
-        total = losses.total * len(batch.lengths)
+            losses: Losses = self.loss(*there.tensors, generator, there.distillation, there.weights)
+        total = losses.total * float(batch.weights.sum())
         scaler = self.precision.scaler
         self.optimiser.zero_grad(set_to_none=True)
-        scaler.scale(total * weight(batch_size, self.rank, self.world_size)).backward()
+        scaler.scale(total * factor).backward()
         scaler.unscale_(self.optimiser)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimiser.clip, foreach=True)
         # gradients are already averaged, so a norm that is not finite is so on every rank and all skip alike
@@ -131,24 +140,25 @@ class Training:
         self.step += 1
         window.too_short += int(losses.utterances_too_short)
 
-    def _prefetched(self) -> Iterator[tuple[Batch, int, float]]:
-        """Yield (batch, global batch size, seconds waited), making the next batch while this one is trained on."""
+    def _prefetched(self) -> Iterator[tuple[Batch, float, float]]:
+        """Yield (batch, factor of its summed loss, seconds waited), making the next one while it is trained on."""
         with ThreadPoolExecutor(1) as executor:
             pending = self._submit(executor, self.step)
             while self.step < self.config.steps:
                 started = time.perf_counter()
-                batch, size = pending.result()
+                batch, factor = pending.result()
                 wait = time.perf_counter() - started
                 self._sampler_state = self.sampler.state_dict()
                 if self.step + 1 < self.config.steps:
                     pending = self._submit(executor, self.step + 1)
-                yield batch, size, wait
+                yield batch, factor, wait
 
-    def _submit(self, executor: ThreadPoolExecutor, step: int) -> "Future[tuple[Batch, int]]":
+    def _submit(self, executor: ThreadPoolExecutor, step: int) -> "Future[tuple[Batch, float]]":
         indices = self.sampler.next()
         mine = shard(indices, self.rank, self.world_size)
         generator = torch.Generator().manual_seed(_seed(self.job.seed, step, self.rank, 2))
-        return executor.submit(lambda: (self.batches.make(mine, generator), len(indices)))
+        factor = scale(self.batches.weights[indices], self.rank, self.world_size)
+        return executor.submit(lambda: (self.batches.make(mine, generator), factor))
 
     def _distribute(self, model: AsrModel) -> nn.Module:
         if self.world_size == 1:
@@ -176,7 +186,7 @@ class _Window:
     def __init__(self) -> None:
         self.sums: list[Tensor] = []
         self.too_short = 0
-        self.wait = 0.0
+        self.wait = self.padding = 0.0
         self.started = time.perf_counter()
 
     def add(self, *values: Tensor) -> None:
@@ -196,6 +206,7 @@ class _Window:
             learning_rate=training.optimiser.param_groups[0]["lr"],
             seconds_per_step=seconds / steps,
             data_wait=self.wait / max(seconds, 1e-9),
+            padding=self.padding / steps,
             skipped_steps=training.skipped_steps,
             too_short=self.too_short,
         )
@@ -240,8 +251,12 @@ def _one_thread_on_cpu(device: torch.device) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _utterances(manifest: str | None) -> list[Utterance]:
-    return [] if manifest is None else list(open_manifest(manifest))
+def _targets(job: TrainJob, batches: BatchMaker, tokeniser: Tokeniser) -> Targets | None:
+    word, sequence = job.distillation.word, job.distillation.sequence
+    if word and job.distributions:
+        stored = StoredDistributions([Path(folder) for folder in job.distributions], tokeniser)
+        return WordTargets(batches.utterances, batches.tokens, stored, word)
+    return SequenceTargets(batches.utterances, batches.tokens, tokeniser, sequence) if sequence else None
 
 
 def _rank_and_world_size() -> tuple[int, int]:

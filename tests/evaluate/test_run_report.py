@@ -14,6 +14,7 @@ from raysr.evaluate.plots import SERIES, reliability_diagram
 from raysr.evaluate.report import write_report
 from raysr.evaluate.run_files import read_run
 from raysr.ipl.decisions import Decision, Status, write_decisions
+from raysr.ipl.labels import measure_labels
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 
@@ -225,3 +226,17 @@ def test_the_page_shows_what_the_filters_are_worth(tmp_path: Path) -> None:
     assert "4 of 8 labels are good (10% WER or less)" in text
     assert "score low" in cells
     assert "a <b>" in cells
+
+
+def test_a_stopped_run_says_why_and_what_its_labels_were_like(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    cycles = [json.loads(path.read_text()) for path in sorted(folder.glob("cycles/*/report.json"))]
+    cycles[1] |= measure_labels([decision("a", "kept", None), decision("b", "failed", "gone")], prior=12.5)
+    stopped = {"reason": "cycle 1 has <collapsed>"}
+    write_json(folder / "report.json", {"stopped": stopped, "best": "cycle-000", "cycles": cycles})
+    text = write_report(folder).read_text(encoding="utf-8")
+    assert "stopped: cycle 1 has &lt;collapsed&gt;" in text
+    assert "unfinished" not in text
+    assert "best student cycle-000" in text
+    cells = Page(text).texts["td"]
+    assert {"12.5", "0.0", "0.0%", "50.0%"} <= set(cells)  # eight letters in half an hour

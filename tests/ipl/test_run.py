@@ -23,7 +23,17 @@ from raysr.ipl.steps import Steps
 from raysr.pool import Pool, load_entry
 
 TinyConfig = Callable[[Path], dict[str, Any]]
-STEPS = ["selection", "teachers", "predictions", "decisions", "batches", "start", "student", "report"]
+STEPS = [
+    "selection",
+    "teachers",
+    "predictions",
+    "decisions",
+    "labels",
+    "batches",
+    "start",
+    "student",
+    "report",
+]
 
 
 def turn(config: RunConfig) -> Path:

@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -15,11 +17,13 @@ from safetensors.torch import load_file
 from raysr.corpus.demo import demo_corpus
 from raysr.corpus.features import FeatureCache
 from raysr.corpus.manifest import open_manifest, write_jsonl
+from raysr.corpus.utterance import Utterance
 from raysr.decode.recognise import DecodeConfig, recognise
 from raysr.errors import CorpusError
 from raysr.text.tokeniser import Tokeniser
 from raysr.train import loop
-from raysr.train.job import TrainJob
+from raysr.train.batch import BatchMaker
+from raysr.train.job import AugmentConfig, TrainJob
 from raysr.train.local import fit_local
 from raysr.train.start import write_scratch
 
@@ -38,15 +42,18 @@ def job(tmp_path_factory) -> TrainJob:
     tokeniser = Tokeniser.train([u.text or "" for u in utterances])
     tokeniser.save(folder / "tokenizer.model")
     write_jsonl(folder / "labelled.jsonl", utterances[:12])
-    write_jsonl(folder / "pseudo.jsonl", utterances[12:])
+    pseudo = [replace(u, custom={"loss_weight": 0.25 + n / 12}) for n, u in enumerate(utterances[12:])]
+    write_jsonl(folder / "pseudo.jsonl", pseudo)
     job = TrainJob.parse(
         {
             "out": str(folder / "out"),
             "init": str(folder / "init.safetensors"),
             "tokeniser": str(folder / "tokenizer.model"),
             "cache": str(folder / "cache"),
-            "labelled": str(folder / "labelled.jsonl"),
-            "pseudo": str(folder / "pseudo.jsonl"),
+            "sources": [
+                {"name": "labelled", "manifest": str(folder / "labelled.jsonl"), "share": 0.3},
+                {"name": "pseudo", "manifest": str(folder / "pseudo.jsonl"), "share": 0.7},
+            ],
             "model": MODEL,
             "train": {"steps": 6, "checkpoint_every": 3, "log_every": 1, "schedule": {"warmup_steps": 2}},
         }
@@ -84,9 +91,8 @@ def test_a_resumed_training_ends_bit_equal_to_an_unbroken_one(job, tmp_path):
 
 
 def test_it_learns_by_heart_what_it_is_shown(job, tmp_path):
-    two = list(open_manifest(job.labelled))[:2]
-    write_jsonl(tmp_path / "two.jsonl", two)
-    shown = _still(job) | {"labelled": str(tmp_path / "two.jsonl"), "pseudo": None, "out": str(tmp_path)}
+    two = list(open_manifest(job.sources[0].manifest))[:2]
+    shown = _still(job) | {"sources": sources(tmp_path, two), "out": str(tmp_path)}
     shown["model"]["encoder"] |= {
         "dim": 64,
         "subsampling_channels": 16,
@@ -114,9 +120,57 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_counted(job, tmp_path):
 
 def test_an_utterance_without_text_is_named(job, tmp_path):
     bare = [u.with_text(None) for u in list(demo_corpus().labelled)[:2]]
-    write_jsonl(tmp_path / "bare.jsonl", bare)
     with pytest.raises(CorpusError, match=bare[0].id):
-        loop.train(job.model_copy(update={"labelled": str(tmp_path / "bare.jsonl")}), Recorder(tmp_path))
+        loop.train(TrainJob.parse(job.dump() | {"sources": sources(tmp_path, bare)}), Recorder(tmp_path))
+
+
+@pytest.mark.parametrize("weight", [0, -1, "high", True, float("inf")])
+def test_a_weight_that_weighs_nothing_is_named(job, tmp_path, weight):
+    one = replace(next(iter(demo_corpus().labelled)), custom={"loss_weight": weight})
+    with pytest.raises(CorpusError, match=f"{one.id}: loss_weight should be a number above 0"):
+        BatchMaker([one], FeatureCache(job.cache), Tokeniser.load(job.tokeniser), AugmentConfig())
+
+
+def weighted(job: TrainJob, folder: Path, weigh: Callable[[int], float]) -> TrainJob:
+    """Return a job of one step over a batch of everything, utterance n weighing ``weigh(n)``."""
+    folder.mkdir()
+    everything = [u for source in job.sources for u in open_manifest(source.manifest)]
+    given = [replace(u, custom={"loss_weight": weigh(n)}) for n, u in enumerate(everything)]
+    data = _still(job) | {"sources": sources(folder, given)}
+    data["train"] |= {"steps": 1, "batch_seconds": 1000.0, "max_padding": 0.9}
+    return TrainJob.parse(data)
+
+
+def test_a_loss_is_the_weighted_mean_and_a_common_weight_changes_nothing(job, tmp_path):
+    plain, tenth = Recorder(tmp_path / "a"), Recorder(tmp_path / "b")
+    one = loop.train(weighted(job, tmp_path / "1", lambda _: 1.0), plain).model
+    same = loop.train(weighted(job, tmp_path / "2", lambda _: 0.1), tenth).model
+    assert plain.losses == pytest.approx(tenth.losses)
+    for name, value in one.state_dict().items():
+        torch.testing.assert_close(value, same.state_dict()[name], rtol=1e-3, atol=1e-5)
+
+
+def test_weights_reach_the_gradient_in_their_proportion(job, tmp_path):
+    weighted_job = weighted(job, tmp_path / "w", lambda n: 1.0 + n % 3)
+    training = loop.Training(weighted_job, torch.device("cpu"))
+    training.model.eval()
+    indices = np.arange(len(training.batches.utterances))
+    batch = training.batches.make(indices, torch.Generator())
+    training.model(*batch.tensors, weights=batch.weights).total.backward()
+    found = [p.grad.clone() for p in training.model.parameters()]
+    training.model.zero_grad()
+    total = sum(1.0 + n % 3 for n in indices)
+    for n in indices:
+        one = training.batches.make(indices[n : n + 1], torch.Generator())
+        ((1.0 + n % 3) / total * training.model(*one.tensors).total).backward()
+    for expected, gradient in zip((p.grad for p in training.model.parameters()), found, strict=True):
+        torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-4)
+
+
+def sources(folder: Path, utterances: Sequence[Utterance]) -> list[dict[str, Any]]:
+    """Write the utterances and return a job's sources of them."""
+    write_jsonl(folder / "source.jsonl", utterances)
+    return [{"name": "labelled", "manifest": str(folder / "source.jsonl")}]
 
 
 @pytest.mark.parametrize("hook", ["none", "fp16"])
