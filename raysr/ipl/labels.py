@@ -3,7 +3,6 @@
 Everything is read from the decisions, over all labels and not only those that filters kept.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -13,6 +12,7 @@ from rapidfuzz.distance.Levenshtein import distance
 from raysr.corpus.utterance import Utterance
 from raysr.evaluate.wer import score, total
 from raysr.ipl.decisions import Decision
+from raysr.ipl.loops import commonest_run
 from raysr.text.normalise import normalise
 
 PRIOR_UTTERANCES = 5000
@@ -45,7 +45,7 @@ def measure_labels(
     return {
         "labels": len(texts),
         "empty_rate": _share(not text.strip() for text in texts.values()),
-        "loop_rate": _share(loops(text) for text in texts.values()),
+        "loop_rate": _share(commonest_run(text, LOOP_WORDS)[1] > LOOP_TIMES for text in texts.values()),
         "kept_share": _share(d.status == "kept" for d in decisions),
         "characters_per_s": sum(map(_letters, texts.values())) / seconds if seconds else None,
         "labelled_characters_per_s": prior,
@@ -59,13 +59,6 @@ def characters_per_second(transcribed: Iterable[Utterance]) -> float | None:
     spoken = [u for u in islice(transcribed, PRIOR_UTTERANCES) if u.text]
     seconds = sum(u.duration for u in spoken)
     return sum(_letters(normalise(u.text or "")) for u in spoken) / seconds if seconds else None
-
-
-def loops(text: str, n: int = LOOP_WORDS, times: int = LOOP_TIMES) -> bool:
-    """Return whether some run of ``n`` words comes more than ``times`` times."""
-    words = text.split()
-    runs = Counter(zip(*(words[k:] for k in range(n)), strict=False))
-    return max(runs.values(), default=0) > times
 
 
 def _drift(texts: Mapping[str, str], before: Mapping[str, str]) -> float | None:

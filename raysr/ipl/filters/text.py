@@ -12,6 +12,7 @@ from raysr.corpus.importers.checks import script_of_letter
 from raysr.ipl.context import CycleContext
 from raysr.ipl.filters.each import each
 from raysr.ipl.filters.length import transcribed
+from raysr.ipl.loops import commonest_run
 from raysr.ipl.predictions import Prediction
 from raysr.teachers.base import TeacherOutput
 from raysr.text.normalise import normalise
@@ -54,10 +55,8 @@ class Loop:
 
     def __call__(self, predictions: Sequence[Prediction]) -> Mapping[str, str]:
         def reason(_: Prediction, label: TeacherOutput) -> str | None:
-            words = label.text.split()
-            runs = Counter(zip(*(words[k:] for k in range(self.config.n)), strict=False))
-            run, count = max(runs.items(), key=lambda item: item[1], default=((), 0))
-            return f"'{' '.join(run)}' comes {count} times" if count > self.config.times else None
+            run, count = commonest_run(label.text, self.config.n)
+            return f"'{run}' comes {count} times" if count > self.config.times else None
 
         return each(predictions, reason)
 
