@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.ipl import WITHOUT_RAY, key, run_recipe
+from benchmarks.arms import WITHOUT_RAY, Comparison, run_recipe
 from raysr.cli.common import pick_entry
 from raysr.corpus.demo import demo_corpus
 from raysr.corpus.features import FeatureCache
@@ -84,7 +84,7 @@ def main() -> None:
 
 def trained_pool(work: Path) -> Path:
     """Return the pool of the demo's recipe, carried out in this process if it has not been."""
-    folder = work / f"demo-{key(WITHOUT_RAY)}"
+    folder = work / f"demo-{Comparison(work, {}).key(WITHOUT_RAY)}"
     run_recipe(work, folder, WITHOUT_RAY)
     return folder / "pool"
 

@@ -35,8 +35,8 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from benchmarks.arms import RECIPE, WITHOUT_RAY, run_recipe
 from benchmarks.code import code_hash
-from benchmarks.ipl import RECIPE, WITHOUT_RAY, run_recipe
 from benchmarks.textbook_beam import TextbookBeam
 from raysr.corpus.demo import demo_corpus
 from raysr.corpus.features import FeatureCache

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.arms import CELL, RECIPE
 from benchmarks.code import ROOT, reached
-from benchmarks.ipl import CELL, RECIPE
 
 LOADED = f"""
 import importlib, json, sys

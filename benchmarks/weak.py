@@ -1,0 +1,179 @@
+"""Weak distillation on the demo corpus: what a conventional teacher's names are worth to a student.
+
+python -m benchmarks.weak --json results/weak.json
+
+The labelled transcripts hold none of the open names, which are a twentieth of the words elsewhere. Both teachers get
+the same text and the same list: the transcripts, and of every listed name a few sentences of theirs in which it takes
+the place of a name of its kind. The list has the open names and over ten times as many that nobody says. The student
+that labels itself reads the text as its language model, letter by letter, and so can write any word; the conventional
+recogniser (PocketSphinx) gets a trigram of the same text, with pronunciations from its own dictionary. At test every
+student has the language model of that text. All arms go on from the same first student, with the same updates.
+"""
+
+import argparse
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from benchmarks.arms import NEVER, Comparison, cycle_reports, scored_rows
+from benchmarks.code import ROOT
+from raysr.corpus.demo import demo_corpus
+from raysr.corpus.demo.words import KNOWN_NAMES, OPEN_NAMES
+from raysr.decode.lexicon import FIRST_WORD
+from raysr.decode.ngram import Ngram
+from raysr.evaluate.rare_words import RareWords, rare_words
+
+DISTRACTING: Mapping[str, Sequence[str]] = {
+    kind: names.split()
+    for kind, names in yaml.safe_load((ROOT / "benchmarks" / "names.yaml").read_text()).items()
+}
+SENTENCES = 3  # of the text, for each name of the list
+UPDATES = ["trainer.steps_by_cycle=[2000, 2000, 2000]"]
+METHODS, SETS = ("greedy", "lm"), ("clean", "music", "engine")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--json", type=Path, required=True, help="where the results go")
+    parser.add_argument("--work", type=Path, default=Path("runs/benchmarks/weak"), help="finished cells")
+    parser.add_argument("--jobs", type=int, help="cells side by side; as many as there are cores by default")
+    options = parser.parse_args()
+    files = write_files(options.work.absolute())
+    comparison = Comparison(
+        options.work, arms(files), [*UPDATES, f"lm.text={files['text']}"], list(files.values())
+    )
+    results = summarise(comparison.run(options.seeds, options.jobs), options.seeds)
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(results, indent=1) + "\n")
+    print(as_table(results))
+
+
+def arms(files: Mapping[str, Path]) -> dict[str, list[str]]:
+    """Return the arms: who labels in the two cycles that do."""
+    sphinx = f"{{kind: pocketsphinx, lm: {files['lm']}, dictionary: {files['dictionary']}}}"
+    return {
+        "control": [NEVER],
+        "self": [],
+        "conventional": [f"builder={{kind: external, teachers: [{sphinx}]}}"],
+        "conventional, then self": [f"builder={{kind: external, teachers: [{sphinx}], until: 2}}"],
+    }
+
+
+def write_files(folder: Path) -> dict[str, Path]:
+    """Write the text that both teachers read, and what PocketSphinx wants of it: a trigram and a dictionary."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {
+        "text": folder / "names.txt",
+        "lm": folder / "names.arpa",
+        "dictionary": folder / "names.dict",
+    }
+    labelled = [u.text or "" for u in demo_corpus().labelled]
+    text = [*labelled, *with_names(labelled)]
+    files["text"].write_text("\n".join(text) + "\n")
+    words = sorted({word for sentence in text for word in sentence.split()})
+    write_arpa(files["lm"], text, words)
+    files["dictionary"].write_text("".join(pronunciations(set(words))))
+    return files
+
+
+def with_names(labelled: Sequence[str]) -> Iterator[str]:
+    """Yield labelled sentences in which a listed name takes the place of a name of its kind."""
+    draws = random.Random(0)
+    for kind, known in KNOWN_NAMES.items():
+        holding = [(s, name) for s in labelled for name in known if name in s.split()]
+        for name in [*OPEN_NAMES[kind], *DISTRACTING[kind]]:
+            for sentence, said in draws.sample(holding, SENTENCES):
+                yield " ".join(name if word == said else word for word in sentence.split())
+
+
+def write_arpa(path: Path, text: Sequence[str], words: Sequence[str]) -> None:
+    """Write a trigram of words."""
+    ids = {word: number for number, word in enumerate(words, FIRST_WORD)}
+    model = Ngram.train([[ids[w] for w in s.split()] for s in text], 3, len(ids) + FIRST_WORD)
+    model.save(path)
+    spelled = {str(number): word for word, number in ids.items()}
+    lines = []
+    for line in path.read_text().splitlines():
+        prob, tab, rest = line.partition("\t")
+        gram, second, backoff = rest.partition("\t")
+        lines.append(prob + tab + " ".join(spelled.get(w, w) for w in gram.split(" ")) + second + backoff)
+    path.write_text("\n".join(lines) + "\n")
+
+
+def pronunciations(words: set[str]) -> Iterator[str]:
+    """Yield the lines of PocketSphinx's own dictionary for these words; what it lacks it cannot say."""
+    from pocketsphinx import get_model_path
+
+    with Path(get_model_path("en-us/cmudict-en-us.dict")).open(encoding="utf-8") as file:
+        yield from (line for line in file if line.split(maxsplit=1)[0].partition("(")[0] in words)
+
+
+def summarise(cells: Mapping[tuple[str, int], Path], seeds: Sequence[int]) -> dict[str, Any]:
+    """Return WER, and recall of the open names over all sets, by arm and method, pooled over seeds."""
+    wanted = demo_corpus().open_names
+    found: dict[str, Any] = {}
+    for arm in dict.fromkeys(name for name, _ in cells):
+        by_method = {}
+        for method in METHODS:
+            rows = {name: [scored_rows(cells[arm, seed], method, name) for seed in seeds] for name in SETS}
+            counts = [
+                sum((counted(part[run], wanted) for part in rows.values()), RareWords())
+                for run in range(len(seeds))
+            ]
+            total = sum(counts, RareWords())
+            by_method[method] = {
+                "wer": {name: [_wer(run) for run in runs] for name, runs in rows.items()},
+                "rare_word_recall": round(total.recall or 0.0, 4),
+                "recall_by_seed": [round(c.recall or 0.0, 4) for c in counts],
+                "rare_word_precision": round(total.precision or 0.0, 4),
+                "other_wer": round(total.other_wer or 0.0, 4),
+                "names": total.said,
+            }
+        labels = [[cycle["label_wer"] for cycle in cycle_reports(cells[arm, seed])] for seed in seeds]
+        found[arm] = {**by_method, "label_wer": labels}
+    return {"seeds": list(seeds), "listed": _listed(), "arms": found}
+
+
+def counted(rows: Sequence[Mapping[str, Any]], wanted: frozenset[str]) -> RareWords:
+    """Count the wanted words of scored rows."""
+    return rare_words([r["reference"] for r in rows], [r["hypothesis"] for r in rows], wanted)
+
+
+def _wer(rows: Sequence[Mapping[str, Any]]) -> float:
+    return round(sum(r["errors"] for r in rows) / sum(r["words"] for r in rows), 4)
+
+
+def _listed() -> dict[str, int]:
+    return {
+        "open": sum(map(len, OPEN_NAMES.values())),
+        "distracting": sum(map(len, DISTRACTING.values())),
+    }
+
+
+def as_table(results: Mapping[str, Any]) -> str:
+    """Return the results as Markdown: in %, mean over seeds."""
+    columns = [(method, name) for method in METHODS for name in SETS]
+    heads = [f"{method} {name}" for method, name in columns]
+    heads += [f"{what}, {method}" for method in METHODS for what in ("recall", "precision")]
+    lines = ["| arm | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
+    for arm, found in results["arms"].items():
+        cells = [100 * np.mean(found[method]["wer"][name]) for method, name in columns]
+        cells += [
+            100 * found[method][key]
+            for method in METHODS
+            for key in ("rare_word_recall", "rare_word_precision")
+        ]
+        lines.append(f"| {arm} | " + " | ".join(f"{cell:.1f}" for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
