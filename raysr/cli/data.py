@@ -89,6 +89,39 @@ def import_(
 
 
 @data.command()
+def export(
+    manifest: Annotated[str, typer.Argument(help="A JSONL manifest, a Parquet shard or a folder of shards.")],
+    out: Annotated[Path, typer.Argument(help="A folder that does not exist yet.")],
+    form: str = typer.Option(
+        ..., "--format", help="kaldi, nemo, lhotse, huggingface or folder.", metavar="FORMAT"
+    ),
+    audio: str | None = typer.Option(
+        None, help="flac or wav; by default what the tools of the format read best."
+    ),
+    reference: bool = typer.Option(
+        False, "--reference", help="Write no audio that lies in files already: name it, with offsets."
+    ),
+    workers: int = typer.Option(2, min=1, help="Processes that decode and encode audio."),
+) -> None:
+    """Write a corpus in the form that other tools read, and say what that form cannot hold.
+
+    Example: `raysr data export data/mine/train data/kaldi --format kaldi`
+    """
+    from raysr.corpus.exporters.run import export_corpus
+    from raysr.corpus.manifest import open_manifest
+
+    utterances = open_manifest(manifest)
+    with _progress("writing") as progress:
+        report = export_corpus(
+            utterances, out, form, audio=audio, reference=reference, workers=workers, progress=progress
+        )
+    typer.echo(f"{report.utterances} utterances ({report.hours:.2f} h): {report.out}")
+    for name, count in sorted(report.lost.items()):
+        typer.echo(f"  not in this format as it was, {name}: {count}")
+    _print_problems("not exported", report.counts(), report.problems)
+
+
+@data.command()
 def speak(
     text: Annotated[Path, typer.Argument(help="UTF-8 text, a sentence a line.")],
     out: Annotated[

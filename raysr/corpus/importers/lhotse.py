@@ -105,6 +105,8 @@ def _segment(
             reason = f"supervision '{supervision['id']}' reaches beyond its cut of {length:.2f} s: its text does too"
             return Problem("bad segment", where, reason)
         start = max(0.0, begin + first)
+    custom = {**(cut.get("custom") or {}), **(supervision.get("custom") or {})}
+    tags = custom.pop("tags") if isinstance(custom.get("tags"), dict) else {}
     gender = label(supervision, "gender")
     return Segment(
         str(cut["id"] if covers and alone else supervision["id"]),
@@ -114,26 +116,14 @@ def _segment(
         transcript=transcript_of(string(supervision, "text"), where),
         speaker=label(supervision, "speaker"),
         language=label(supervision, "language"),
-        tags={**_tags(supervision), **({"gender": gender} if gender else {})},
-        custom={**(cut.get("custom") or {}), **_custom(supervision)},
+        tags={key: str(value) for key, value in tags.items()} | ({"gender": gender} if gender else {}),
+        custom=custom,
     )
 
 
 def _covers(supervision: dict[str, Any], length: float) -> bool:
     first, duration = float(supervision["start"]), float(supervision["duration"])
     return abs(first) <= _ROUNDING_S and abs(duration - length) <= _ROUNDING_S
-
-
-def _tags(supervision: dict[str, Any]) -> dict[str, str]:
-    tags = (supervision.get("custom") or {}).get("tags")
-    return {key: str(value) for key, value in tags.items()} if isinstance(tags, dict) else {}
-
-
-def _custom(supervision: dict[str, Any]) -> dict[str, Any]:
-    custom = dict(supervision.get("custom") or {})
-    if isinstance(custom.get("tags"), dict):
-        del custom["tags"]
-    return custom
 
 
 def is_lhotse(record: Mapping[str, Any]) -> bool:
