@@ -74,12 +74,12 @@ def broken(draw: random.Random) -> dict[str, bytes]:
     nan[draw.randrange(16000)] = draw.choice([np.nan, np.inf, -np.inf])
     return {
         "cut.wav": wav[: draw.randrange(44, 15000)],
-        "cut.flac": whole[: draw.randrange(1, len(whole) * 2 // 5)],
-        "cut.opus": opus[: draw.randrange(1, len(opus) - 1)],
+        "cut of flac.flac": whole[: draw.randrange(1, len(whole) * 2 // 5)],
+        "cut of opus.opus": opus[: draw.randrange(1, len(opus) - 1)],
         "magic.wav": draw.randbytes(4) + draw.randbytes(300),
         "noise.mp3": draw.randbytes(draw.randrange(1, 3000)),
-        "noise.ogg": b"OggS" + draw.randbytes(500),
-        "noise.m4a": struct.pack(">I4s", 0xFFFFFFF0, b"ftyp") + draw.randbytes(500),
+        "noise of ogg.ogg": b"OggS" + draw.randbytes(500),
+        "noise of m4a.m4a": struct.pack(">I4s", 0xFFFFFFF0, b"ftyp") + draw.randbytes(500),
         "zero.wav": b"",
         "zeros.flac": bytes(draw.randrange(1, 5000)),
         "huge.wav": header(size=0x7FFE0000) + wav[44:2000],

@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from raysr.audio.encode import wav_bytes
+from raysr.audio.encode import flac_bytes, wav_bytes
 from raysr.audio.files import probe
-from raysr.corpus.importers.recordings import flac_bytes
 from raysr.corpus.load import load_waveform
 from raysr.corpus.utterance import Utterance
 from raysr.errors import RaysrError

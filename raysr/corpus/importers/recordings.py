@@ -1,6 +1,5 @@
 """Reading recordings for an import: are they sound, and in which form do shards keep their segments."""
 
-import io
 import os
 import stat
 from collections.abc import Iterator
@@ -8,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
-import av
 import numpy as np
 
 from raysr.audio.container import HEADERLESS
+from raysr.audio.encode import flac_bytes
 from raysr.audio.files import AudioInfo, decode_blocks, probe
 from raysr.corpus import places
 from raysr.corpus.importers.cut import Span, cut
@@ -94,22 +93,6 @@ def read_clips(task: ReadTask) -> Iterator[tuple[int, Clip | Problem]]:
             if isinstance(error, _Unusable):
                 kind, reason = error.args
             yield index, Problem(kind, segment.where, _named(reason, segment.where, task.recording.name))
-
-
-def flac_bytes(samples: np.ndarray) -> bytes:
-    """Encode float samples (N,) in [-1, 1] at 16 kHz as 16-bit FLAC."""
-    pcm = np.clip(np.round(samples * 32768), -32768, 32767).astype(np.int16)
-    target = io.BytesIO()
-    # Without the 8 kB that FFmpeg leaves for tags: as much as half a second of speech.
-    with av.open(target, "w", format="flac", options={"metadata_header_padding": "0"}) as container:
-        stream = container.add_stream("flac", rate=SAMPLE_RATE, layout="mono", format="s16")
-        for start in range(0, len(pcm), SAMPLE_RATE):
-            frame = av.AudioFrame.from_ndarray(pcm[None, start : start + SAMPLE_RATE], "s16", "mono")
-            frame.sample_rate = SAMPLE_RATE
-            frame.pts = start
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return target.getvalue()
 
 
 def _read(task: ReadTask) -> Iterator[tuple[int, Clip | _Unusable]]:
