@@ -70,12 +70,14 @@ def header(rate: int = 16000, channels: int = 1, size: int = 0, bits: int = 16) 
 def broken(draw: random.Random) -> dict[str, bytes]:
     """Return files, none of which holds a whole recording, by suffix and kind of damage."""
     wav, opus, whole = wav_bytes(SOUND), encode_opus(SOUND), flac()
+    # an Ogg stream that ends between two pages is a whole one, and may well have been stopped there
+    cut = draw.choice([n for n in range(1, len(opus) - 1) if opus[n : n + 4] != b"OggS"])
     nan = SOUND.copy()
     nan[draw.randrange(16000)] = draw.choice([np.nan, np.inf, -np.inf])
     return {
         "cut.wav": wav[: draw.randrange(44, 15000)],
         "cut of flac.flac": whole[: draw.randrange(1, len(whole) * 2 // 5)],
-        "cut of opus.opus": opus[: draw.randrange(1, len(opus) - 1)],
+        "cut of opus.opus": opus[:cut],
         "magic.wav": draw.randbytes(4) + draw.randbytes(300),
         "noise.mp3": draw.randbytes(draw.randrange(1, 3000)),
         "noise of ogg.ogg": b"OggS" + draw.randbytes(500),

@@ -4,6 +4,7 @@ Only names of the hub need ``datasets``; the rest is read with pyarrow. Audio is
 """
 
 import json
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -55,7 +56,7 @@ class HuggingFaceSource:
 
     def __iter__(self) -> Iterator[Entry | Problem]:
         for table in self._tables:
-            name = Path(table).relative_to(self._folder).as_posix()
+            name = os.path.relpath(table, self._folder)
             try:
                 yield from self._entries(table, name)
             except (CorpusError, OSError, ValueError) as error:

@@ -4,7 +4,6 @@ import json
 import sqlite3
 import uuid
 from collections.abc import Iterator
-from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Self
@@ -36,7 +35,7 @@ class WorkList:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._path = folder / f".worklist.{uuid.uuid4().hex[:12]}.partial"
-        self._last: tuple[str, int] = ("", 0)
+        self._last: tuple[Recording | None, int] = (None, 0)
 
     def __enter__(self) -> Self:
         self._base = sqlite3.connect(self._path, isolation_level=None)
@@ -91,12 +90,12 @@ class WorkList:
             yield _recording(body), [_segment(name, text) for _, _, name, text in group]
 
     def _number(self, recording: Recording) -> int:
-        body = _dumps(recording)
-        if body != self._last[0]:
+        if recording != self._last[0]:
+            body = _dumps(recording)
             with self._full_disk():
                 self._base.execute("INSERT OR IGNORE INTO recordings (body) VALUES (?)", (body,))
             row = self._base.execute("SELECT number FROM recordings WHERE body = ?", (body,)).fetchone()
-            self._last = (body, row[0])
+            self._last = (recording, row[0])
         return self._last[1]
 
     def _full_disk(self) -> Any:
@@ -104,23 +103,28 @@ class WorkList:
 
 
 def _dumps(value: Recording | Segment) -> str:
-    body = asdict(value)
-    body.pop("id", None)
+    """Return what a recording or a segment holds, but for the segment's id, as JSON: an array in their order."""
+    names = [name for name in value.__slots__ if name != "id"]
     try:
-        return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+        return json.dumps([getattr(value, name) for name in names], ensure_ascii=False, default=_plain)
     except (TypeError, ValueError) as error:
-        raise CorpusError(
-            f"{body.get('where') or body.get('name')}: cannot be kept as JSON ({error})"
-        ) from None
+        named = value.where if isinstance(value, Segment) else value.name
+        raise CorpusError(f"{named}: cannot be kept as JSON ({error})") from None
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Cell):
+        return [value.table, value.row, value.column]
+    if isinstance(value, Transcript):
+        return [value.text, value.where]
+    raise TypeError(f"a {type(value).__name__} is no JSON")
 
 
 def _recording(body: str) -> Recording:
-    values = json.loads(body)
-    audio = values.pop("audio")
-    return Recording(audio if isinstance(audio, str) else Cell(**audio), **values)
+    audio, *rest = json.loads(body)
+    return Recording(audio if isinstance(audio, str) else Cell(*audio), *rest)
 
 
 def _segment(name: str, body: str) -> Segment:
-    values = json.loads(body)
-    transcript = values.pop("transcript")
-    return Segment(name, transcript=Transcript(**transcript) if transcript else None, **values)
+    where, start, duration, transcript, *rest = json.loads(body)
+    return Segment(name, where, start, duration, Transcript(*transcript) if transcript else None, *rest)
