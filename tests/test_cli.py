@@ -16,7 +16,7 @@ import typer
 
 from raysr.audio.files import write_wav
 from raysr.cli import app as cli
-from raysr.corpus.manifest import write_jsonl
+from raysr.corpus.manifest import open_manifest, write_jsonl
 from raysr.corpus.utterance import Utterance
 from raysr.decode.ngram import Ngram
 from raysr.model.config import ModelConfig
@@ -117,6 +117,20 @@ def test_a_wrong_command_line_is_refused_in_one_line(
     arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert expected in refused(capsys, *arguments)
+
+
+def test_a_corpus_goes_out_and_comes_in_again(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["data", "export", f"{corpus}/test.jsonl", f"{tmp_path}/out", "--format", "kaldi"]) == 0
+    assert "3 utterances" in (said := capsys.readouterr().out)
+    assert "not in this format as it was, tags: 3" in said
+    assert cli.run(["data", "import", f"{tmp_path}/out", f"{tmp_path}/in", "--reference"]) == 0
+    assert "3 utterances added" in capsys.readouterr().out
+    assert [u.text for u in open_manifest(tmp_path / "in/manifest.jsonl")] == TEXTS
+    assert "choose folder, kaldi" in refused(
+        capsys, "data", "export", f"{corpus}/test.jsonl", f"{tmp_path}/out2", "--format", "x"
+    )
 
 
 def test_a_misspelt_key_names_the_nearest_known_one(

@@ -84,14 +84,18 @@ def decode_blocks(
     duration: float | None = None,
     max_seconds: float | None = None,
     name: str | None = None,
+    channel: int | None = None,
 ) -> Iterator[np.ndarray]:
-    """Yield what :func:`decode` returns in blocks of about half a second, in memory that does not grow."""
+    """Yield what :func:`decode` returns in blocks of about half a second, in memory that does not grow.
+
+    ``channel`` takes one channel of the file, counted from 0, in place of the mean of all.
+    """
     with open_audio(source, name) as audio:
         first, wanted = _span(start, duration, audio.name)
         resampler = Resampler(audio.stream.rate, SAMPLE_RATE)
         begin, skip = resampler.before(first)
         total = 0
-        for block in _resampled(_pieces(audio, begin), resampler, audio.stream.rate):
+        for block in _resampled(_pieces(audio, begin, channel), resampler, audio.stream.rate):
             block, skip = block[skip:], max(0, skip - len(block))
             block = block if wanted is None else block[: wanted - total]
             total += len(block)
@@ -130,12 +134,16 @@ def _resampled(pieces: Iterator[np.ndarray], resampler: Resampler, rate: int) ->
     yield resampler.flush()
 
 
-def _pieces(audio: Audio, begin: int) -> Iterator[np.ndarray]:
+def _pieces(audio: Audio, begin: int, channel: int | None) -> Iterator[np.ndarray]:
     """Yield mono samples at the file's own rate from sample ``begin`` on; check that the end is not a cut."""
     position = None if _seek(audio, begin) else 0
     for frame in _frames(audio):
         if position is None:
             position = _position(frame, audio, begin)
+        if channel is not None and channel >= frame.layout.nb_channels:
+            raise AudioError(
+                f"{audio.name}: has {frame.layout.nb_channels} channels, none of number {channel + 1}"
+            )
         if frame.sample_rate != audio.stream.rate:
             change = (
                 f"from {audio.stream.rate} to {frame.sample_rate} Hz at {position / audio.stream.rate:.1f} s"
@@ -143,7 +151,7 @@ def _pieces(audio: Audio, begin: int) -> Iterator[np.ndarray]:
             raise AudioError(f"{audio.name}: changes its sample rate {change}; split it there")
         end = position + frame.samples
         if end > begin:
-            yield mono(frame, audio.name)[max(0, begin - position) :]
+            yield mono(frame, audio.name, channel)[max(0, begin - position) :]
         position = end
     if position is not None:
         check_complete(audio, position / audio.stream.rate)

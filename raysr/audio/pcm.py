@@ -9,8 +9,8 @@ from raysr.errors import AudioError
 LOUDEST = 32.0
 
 
-def mono(frame: av.AudioFrame, name: str) -> np.ndarray:
-    """Return the mean of a frame's channels, (N,) float32 with full scale at [-1, 1].
+def mono(frame: av.AudioFrame, name: str, channel: int | None = None) -> np.ndarray:
+    """Return one of a frame's channels, or the mean of all, (N,) float32 with full scale at [-1, 1].
 
     Raises:
         AudioError: floating-point samples that are not numbers, or not in this scale.
@@ -22,6 +22,8 @@ def mono(frame: av.AudioFrame, name: str) -> np.ndarray:
     scaled = _to_float(samples)
     if np.issubdtype(samples.dtype, np.floating):
         _check(scaled, name)
+    if channel is not None:
+        return scaled[channel]
     return scaled[0] if channels == 1 else scaled.mean(axis=0)
 
 

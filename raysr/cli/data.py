@@ -25,14 +25,30 @@ def register(app: typer.Typer) -> None:
 
 @data.command("import")
 def import_(
-    source: Annotated[Path, typer.Argument(help="A folder of audio files, in any format FFmpeg reads.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A folder of audio, a Kaldi data directory, a NeMo manifest, lhotse cuts, or a Hugging Face "
+            "data set (Parquet files, a saved data set, or its name on the hub)."
+        ),
+    ],
     out: Annotated[Path, typer.Argument(help="Where the Parquet shards go.")],
+    form: str = typer.Option(
+        "auto", "--format", help="auto, folder, kaldi, nemo, lhotse or huggingface.", metavar="FORMAT"
+    ),
     transcripts: Path | None = typer.Option(
         None,
-        help="TSV (name, tab, text), JSONL or `name: text` lines; `.txt` files beside the audio need none.",
+        help="Of a folder: TSV (name, tab, text), JSONL or `name: text` lines; `.txt` files beside the audio "
+        "need none.",
     ),
-    held_out: float = typer.Option(0.0, min=0, max=0.99, help="Share of the files set apart for testing."),
-    max_duration: float = typer.Option(120.0, min=0.1, help="Longest file to take, in seconds."),
+    split: str | None = typer.Option(None, help="Of a Hugging Face data set with several: which to import."),
+    reference: bool = typer.Option(
+        False, "--reference", help="Copy no audio: write manifests that name it, with offsets, where it lies."
+    ),
+    held_out: float = typer.Option(
+        0.0, min=0, max=0.99, help="Share of the recordings set apart for testing."
+    ),
+    max_duration: float = typer.Option(120.0, min=0.1, help="Longest utterance to take, in seconds."),
     truth_apart: bool = typer.Option(
         False,
         "--truth-apart",
@@ -40,33 +56,69 @@ def import_(
     ),
     any_script: bool = typer.Option(False, "--any-script", help="Take transcripts in several scripts."),
     verbatim: bool = typer.Option(False, "--verbatim", help="Leave transcripts as written."),
-    language: str | None = typer.Option(None, help="Label every utterance with this language, such as en."),
-    workers: int = typer.Option(2, min=1, help="Threads that decode audio."),
+    language: str | None = typer.Option(
+        None, help="Label utterances that have no language with this one, such as en."
+    ),
+    workers: int = typer.Option(2, min=1, help="Processes that decode audio."),
 ) -> None:
-    """Import a folder of audio, with transcripts where there are any.
+    """Import audio, with transcripts where there are any, in the form in which you have it.
 
-    A file that cannot be used is counted and listed in OUT/import.json with its reason; it never stops the
-    rest. The same command again takes in what is new.
+    What cannot be used is counted and listed in OUT/import.json with its file or line and its reason; it never
+    stops the rest. The same command again goes on where it was stopped, and takes in what is new.
 
     Example: `raysr data import recordings/ data/mine --transcripts words.tsv --held-out 0.2`
     """
-    from raysr.corpus.importers.folder import import_folder
+    from raysr.corpus.importers.forms import open_source
+    from raysr.corpus.importers.options import ImportOptions
+    from raysr.corpus.importers.run import import_corpus
 
+    options = ImportOptions(
+        held_out=held_out,
+        truth_apart=truth_apart,
+        max_duration=max_duration,
+        normalise_text=not verbatim,
+        any_script=any_script,
+        language=language,
+        reference=reference,
+        workers=workers,
+    )
     with _progress("reading") as progress:
-        report = import_folder(
-            source,
-            out,
-            transcripts=transcripts,
-            held_out=held_out,
-            truth_apart=truth_apart,
-            max_duration=max_duration,
-            normalise_text=not verbatim,
-            any_script=any_script,
-            language=language,
-            workers=workers,
-            progress=progress,
-        )
+        corpus = open_source(source, form, transcripts=transcripts, split=split, leave_out=(out.absolute(),))
+        report = import_corpus(corpus, out, options, progress)
     _print_import(report)
+
+
+@data.command()
+def export(
+    manifest: Annotated[str, typer.Argument(help="A JSONL manifest, a Parquet shard or a folder of shards.")],
+    out: Annotated[Path, typer.Argument(help="A folder that does not exist yet.")],
+    form: str = typer.Option(
+        ..., "--format", help="kaldi, nemo, lhotse, huggingface or folder.", metavar="FORMAT"
+    ),
+    audio: str | None = typer.Option(
+        None, help="flac or wav; by default what the tools of the format read best."
+    ),
+    reference: bool = typer.Option(
+        False, "--reference", help="Write no audio that lies in files already: name it, with offsets."
+    ),
+    workers: int = typer.Option(2, min=1, help="Processes that decode and encode audio."),
+) -> None:
+    """Write a corpus in the form that other tools read, and say what that form cannot hold.
+
+    Example: `raysr data export data/mine/train data/kaldi --format kaldi`
+    """
+    from raysr.corpus.exporters.run import export_corpus
+    from raysr.corpus.manifest import open_manifest
+
+    utterances = open_manifest(manifest)
+    with _progress("writing") as progress:
+        report = export_corpus(
+            utterances, out, form, audio=audio, reference=reference, workers=workers, progress=progress
+        )
+    typer.echo(f"{report.utterances} utterances ({report.hours:.2f} h): {report.out}")
+    for name, count in sorted(report.lost.items()):
+        typer.echo(f"  not in this format as it was, {name}: {count}")
+    _print_problems("not exported", report.counts(), report.problems)
 
 
 @data.command()

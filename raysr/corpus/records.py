@@ -61,7 +61,7 @@ def from_record(record: Any, folder: str, where: str) -> Utterance:
         raise CorpusError(f"{where}: 'duration' is missing: give it in seconds, or use `raysr data import`")
     custom = {key: value for key, value in record.items() if key not in _KNOWN}
     return Utterance(
-        id=str(record["id"]) if record.get("id") is not None else _default_id(path, start),
+        id=str(record["id"]) if record.get("id") is not None else default_id(path, start),
         audio=places.absolute(path, folder),
         row=_integer(record, "row", where),
         start=start,
@@ -76,7 +76,7 @@ def from_record(record: Any, folder: str, where: str) -> Utterance:
     )
 
 
-def _default_id(path: str, start: float) -> str:
+def default_id(path: str, start: float) -> str:
     """Name an utterance after its file and place, so that the name outlives lines added above it."""
     stem = os.path.splitext(path)[0]
     return f"{stem}@{start:g}" if start else stem

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, TypeVar
 
 from raysr.errors import RaysrError
@@ -26,6 +26,7 @@ _ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ARROW_NUM_THREADS"), "1"
 )
 _READY = "ready"
+DIED = (EOFError, BrokenPipeError, pickle.UnpicklingError)
 
 
 class WorkerDied:
@@ -67,7 +68,7 @@ class _Worker(threading.Thread):
         self._function = function
         self._waiting = waiting
         self._answers = answers
-        self._process: _Process | None = None
+        self._process: WorkerProcess | None = None
         self._stopped = False
         self._lock = threading.Lock()
 
@@ -96,18 +97,19 @@ class _Worker(threading.Thread):
             if self._stopped:
                 return WorkerDied()
             if self._process is None:
-                self._process = _Process()
+                self._process = WorkerProcess()
             process = self._process
-        process.wait_ready()
         try:
-            return process.call((self._function, task))
-        except (EOFError, BrokenPipeError, pickle.UnpicklingError):
+            return process.call(self._function, task)
+        except DIED:
             process.kill()
             self._process = None
             return WorkerDied()
 
 
-class _Process:
+class WorkerProcess:
+    """One process, which runs one function at a time."""
+
     def __init__(self) -> None:
         path = os.pathsep.join(os.path.abspath(part) for part in sys.path)
         self._process = subprocess.Popen(
@@ -118,7 +120,25 @@ class _Process:
         )
         self._ready = False
 
-    def wait_ready(self) -> None:
+    def call(self, function: Callable[[Any], Any], task: Any) -> Any:
+        """Return what the function returns or the error that it raises.
+
+        Raises:
+            DIED: the process died under it.
+            RaysrError: the process cannot start.
+        """
+        self._send(function, task)
+        return self._read()
+
+    def stream(self, function: Callable[[Any], Iterator[Any]], task: Any) -> Iterator[Any]:
+        """Yield what a generator function yields, as it comes; raise as :meth:`call`, or what it raises."""
+        self._send(function, task)
+        while (answer := self._read()) is not None:
+            if isinstance(answer, BaseException):
+                raise answer
+            yield answer
+
+    def _wait_ready(self) -> None:
         if self._ready:
             return
         try:
@@ -128,13 +148,18 @@ class _Process:
                 f"a worker process did not start (exit code {self._process.wait()}): see its output above"
             ) from None
 
-    def call(self, message: Any) -> Any:
+    def _send(self, function: Callable[[Any], Any], task: Any) -> None:
+        self._wait_ready()
         assert self._process.stdin is not None
-        pickle.dump(message, self._process.stdin)
+        pickle.dump((function, task), self._process.stdin)
         self._process.stdin.flush()
-        return self._read()
+
+    def terminate(self) -> None:
+        """End the process; who waits for its answer learns that it died."""
+        self._process.kill()
 
     def kill(self) -> None:
+        """End the process and free what it held; for the thread that uses it."""
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
@@ -154,17 +179,20 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    import torch
-
-    torch.set_num_threads(1)
     _send(answers, _READY)
     while True:
         try:
             function, task = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
+        if torch := sys.modules.get("torch"):
+            torch.set_num_threads(1)
         try:
             answer = function(task)
+            if isinstance(answer, Generator):
+                for item in answer:
+                    _send(answers, item)
+                answer = None
         except Exception as error:
             answer = error
         _send(answers, answer)

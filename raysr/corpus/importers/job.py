@@ -1,14 +1,18 @@
-"""What an import makes of each file: an utterance in one of its sets, or a row that says why not."""
+"""What an import makes of each segment: an utterance in one of its sets, or a row that says why not."""
 
 import hashlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from raysr.corpus.importers.checks import other_script, too_long
-from raysr.corpus.importers.recordings import Recording
+from raysr.corpus.importers.options import ImportOptions
+from raysr.corpus.importers.recordings import Clip
+from raysr.corpus.importers.references import read_references
 from raysr.corpus.importers.report import ImportReport, Problem
-from raysr.corpus.importers.scan import Found
+from raysr.corpus.importers.source import Recording, Segment
 from raysr.corpus.importers.transcripts import Transcript
+from raysr.corpus.importers.worklist import WorkList
 from raysr.corpus.manifest import open_manifest, write_truth
 from raysr.corpus.utterance import Utterance
 from raysr.errors import CorpusError
@@ -18,85 +22,93 @@ ORIGINAL_TEXT = "original_text"
 
 
 class ImportJob:
-    """Turns recordings and transcripts into utterances, and knows what the shards hold already."""
+    """Turns clips and transcripts into utterances, and knows what the sets hold already."""
 
     def __init__(
-        self,
-        settings: dict[str, Any],
-        texts: dict[str, Transcript],
-        sets: dict[str, Path],
-        scripts: set[str] | None,
+        self, options: ImportOptions, work: WorkList, sets: Mapping[str, Path], scripts: set[str] | None
     ) -> None:
-        self._settings = settings
-        self._texts = texts
+        self._options = options
+        self._work = work
         self._sets = sets
         self._scripts = scripts
 
-    def set_of(self, name: str) -> str:
-        """Return the set of an utterance: the same for ever, whatever else is in the folder."""
+    def set_of(self, recording: Recording) -> str:
+        """Return the set of a recording: the same for ever, whatever else is in the corpus."""
         if "all" in self._sets:
             return "all"
-        place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
-        return "held-out" if place < self._settings["held_out"] else "train"
+        place = int.from_bytes(hashlib.sha256(recording.group.encode()).digest()[:8], "big") / 2**64
+        return "held-out" if place < self._options.held_out else "train"
 
-    def utterance(self, file: Found, recording: Recording) -> Utterance | Problem:
-        """Return the utterance of a file, or what is wrong with its transcript."""
-        transcript = self._texts.get(file.id)
-        text = self._text(transcript)
-        problem = self._check(transcript, text, recording.seconds)
+    def utterance(self, recording: Recording, segment: Segment, clip: Clip) -> Utterance | Problem:
+        """Return the utterance of a segment, or what is wrong with its transcript."""
+        text = self._text(segment.transcript)
+        problem = self._check(segment.transcript, text, clip.seconds)
         if problem:
             return problem
-        custom: dict[str, Any] = {"origin": recording.origin}
-        if self._hides(file.id):
+        custom: dict[str, Any] = {**segment.custom, "origin": clip.origin}
+        custom.pop(ORIGINAL_TEXT, None)
+        if self._hides(self.set_of(recording)):
             text = None
-        elif transcript is not None:
-            custom[ORIGINAL_TEXT] = transcript.text
+        elif segment.transcript is not None:
+            custom[ORIGINAL_TEXT] = segment.transcript.text
+        refers = self._options.reference
         return Utterance(
-            id=file.id,
-            audio="",
-            duration=recording.seconds,
-            sample_rate=recording.sample_rate,
+            id=segment.id,
+            audio=str(recording.audio) if refers else "",
+            start=segment.start if refers else 0.0,
+            duration=clip.seconds,
+            sample_rate=clip.sample_rate,
             text=text,
-            language=self._settings["language"],
+            speaker=segment.speaker,
+            language=segment.language or self._options.language,
+            tags=segment.tags,
             custom=custom,
         )
 
-    def imported(self) -> set[str]:
-        """Return the ids that earlier runs imported; refuse when a transcript has changed since."""
-        ids = set()
-        for folder in self._sets.values():
-            for utterance in open_manifest(sorted(folder.glob("*.parquet"))):
-                now = self._texts.get(utterance.id)
-                if not self._hides(utterance.id) and utterance.custom.get(ORIGINAL_TEXT) != (
-                    now and now.text
-                ):
+    def pass_over_imported(self) -> None:
+        """Strike from the work what earlier runs imported; refuse when a transcript has changed since."""
+        for name, folder in self._sets.items():
+            for utterance in self._stored(folder):
+                segment = self._work.segment(utterance.id)
+                now = segment.transcript.text if segment and segment.transcript else None
+                if not self._hides(name) and utterance.custom.get(ORIGINAL_TEXT) != now:
                     raise CorpusError(
                         f"{folder}: '{utterance.id}' was imported with another transcript: use a new folder"
                     )
-                ids.add(utterance.id)
-        return ids
+                self._work.finish(utterance.id)
 
     def summarise(self, report: ImportReport) -> None:
-        """Count what the shards hold, and write the truth kept apart from them."""
-        for folder in self._sets.values():
-            truth = []
-            for utterance in open_manifest(sorted(folder.glob("*.parquet"))):
-                hidden = self._text(self._texts.get(utterance.id)) if self._hides(utterance.id) else None
+        """Count what the sets hold, and write the truth kept apart from them."""
+        for name, folder in self._sets.items():
+            for utterance in self._stored(folder):
                 report.utterances += 1
                 report.hours += utterance.duration / 3600
-                report.with_text += (utterance.text or hidden) is not None
-                if hidden is not None:
-                    truth.append((utterance.id, hidden))
-            if truth:
-                write_truth(folder / "truth.jsonl", truth)
+                report.with_text += utterance.text is not None
+            if self._hides(name):
+                truth = sum(1 for _ in self._truth(folder))
+                report.with_text += truth
+                if truth:
+                    write_truth(folder / "truth.jsonl", self._truth(folder))
+
+    def _stored(self, folder: Path) -> Iterator[Utterance]:
+        if self._options.reference:
+            return read_references(folder)
+        return iter(open_manifest(sorted(folder.glob("*.parquet"))))
+
+    def _truth(self, folder: Path) -> Iterator[tuple[str, str]]:
+        for utterance in self._stored(folder):
+            segment = self._work.segment(utterance.id)
+            text = self._text(segment.transcript if segment else None)
+            if text is not None:
+                yield utterance.id, text
 
     def _hides(self, name: str) -> bool:
-        return self._settings["truth_apart"] and self.set_of(name) != "held-out"
+        return self._options.truth_apart and name != "held-out"
 
     def _text(self, transcript: Transcript | None) -> str | None:
         if transcript is None:
             return None
-        return normalise(transcript.spoken()) if self._settings["normalise_text"] else transcript.text
+        return normalise(transcript.spoken()) if self._options.normalise_text else transcript.text
 
     def _check(self, transcript: Transcript | None, text: str | None, seconds: float) -> Problem | None:
         if transcript is None or text is None:

@@ -1,12 +1,15 @@
 """What an import did: counts, and a row for everything it did not take."""
 
 import json
+import unicodedata
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from raysr.corpus.disk import replacing
+
+_NO_CHARACTERS = {"Cc", "Cs", "Zl", "Zp"}
 
 
 @dataclass(frozen=True)
@@ -17,11 +20,17 @@ class Problem:
         kind: what is wrong in a word or two, to count by, such as ``duplicate id``.
         where: the file, or ``file:line`` of a transcript.
         reason: one line, with the mend.
+
+    What a name or a text holds that is no character of a line (controls, bytes that are not UTF-8) is escaped.
     """
 
     kind: str
     where: str
     reason: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "where", one_line(self.where))
+        object.__setattr__(self, "reason", one_line(self.reason))
 
 
 @dataclass
@@ -29,12 +38,12 @@ class ImportReport:
     """The outcome of an import, as ``import.json`` holds it.
 
     Attributes:
-        source, out: the folders.
-        sets: name of each set (``all``, or ``train`` and ``held-out``) → its folder of shards.
-        utterances, hours, with_text: what the shards hold now, earlier runs included.
+        source, out: where the corpus is, and the folder it went to.
+        sets: name of each set (``all``, or ``train`` and ``held-out``) → its folder of shards, or manifest.
+        utterances, hours, with_text: what the sets hold now, earlier runs included.
         added: utterances that this run added.
         ignored: files that are no audio by their name, counted by suffix.
-        problems: a row for every file and transcript that was not taken.
+        problems: a row for every file, line and transcript that was not taken.
     """
 
     source: str
@@ -59,3 +68,14 @@ class ImportReport:
         text = json.dumps({"settings": settings, **self.to_dict()}, ensure_ascii=False, indent=1)
         with replacing(path) as file:
             file.write(text.encode() + b"\n")
+
+
+def one_line(text: str) -> str:
+    """Return text as one line that UTF-8 can hold."""
+    if text.isprintable():
+        return text
+    return "".join(c if unicodedata.category(c) not in _NO_CHARACTERS else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()

@@ -56,6 +56,9 @@ def scan(folder: Path, leave_out: tuple[Path, ...] = ()) -> Scan:
             ignored[path.suffix.lower() or "(none)"] += 1
             continue
         name = path.relative_to(folder).as_posix()
+        if not _is_text(name):
+            problems.append(Problem("not UTF-8", name, "the name is not UTF-8: rename the file"))
+            continue
         found = Found(path, name, name[: -len(path.suffix)])
         first = files.setdefault(found.id, found)
         if first is not found:
@@ -68,11 +71,22 @@ def scan(folder: Path, leave_out: tuple[Path, ...] = ()) -> Scan:
 
 
 def _walk(folder: Path, leave_out: tuple[Path, ...]) -> Iterator[Path]:
-    avoid = {path.resolve() for path in leave_out}
+    avoid = {os.path.realpath(path) for path in leave_out}
     for base, folders, names in os.walk(folder):
-        inside = [f for f in folders if not f.startswith(".") and (Path(base) / f).resolve() not in avoid]
+        inside = [f for f in folders if not f.startswith(".") and _real(base, f) not in avoid]
         folders[:] = sorted(inside)
         for name in sorted(names):
-            path = Path(base) / name
-            if not name.startswith(".") and path.resolve() not in avoid:
-                yield path
+            if not name.startswith(".") and _real(base, name) not in avoid:
+                yield Path(base) / name
+
+
+def _real(base: str, name: str) -> str:
+    return os.path.realpath(os.path.join(base, name))
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
