@@ -45,8 +45,8 @@ utterances = st.builds(
         words.filter(lambda k: k not in ("tags", "origin", "original_text")), values, max_size=2
     ),
 )
-corpora = st.lists(utterances, min_size=1, max_size=12, unique_by=lambda u: u.id)
-few = settings(max_examples=6, suppress_health_check=list(HealthCheck), deadline=None)
+corpora = st.lists(utterances, min_size=1, max_size=20, unique_by=lambda u: u.id)
+few = settings(max_examples=4, suppress_health_check=list(HealthCheck), deadline=None)
 
 
 def round_trip(folder: Path, corpus: list[Utterance], form: str) -> tuple[dict[str, Any], dict[str, int]]:

@@ -71,7 +71,7 @@ def broken(draw: random.Random) -> dict[str, bytes]:
     """Return files, none of which holds a whole recording, by suffix and kind of damage."""
     wav, opus, whole = wav_bytes(SOUND), encode_opus(SOUND), flac()
     # an Ogg stream that ends between two pages is a whole one, and may well have been stopped there
-    cut = draw.choice([n for n in range(1, len(opus) - 1) if opus[n : n + 4] != b"OggS"])
+    cut = draw.choice([n for n in range(1, len(opus) - 1) if b"OggS" not in opus[max(0, n - 3) : n + 4]])
     nan = SOUND.copy()
     nan[draw.randrange(16000)] = draw.choice([np.nan, np.inf, -np.inf])
     return {
