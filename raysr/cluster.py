@@ -139,15 +139,21 @@ def worker_environment(python_path: Sequence[str | Path] = ()) -> dict[str, str]
     return {**SETTINGS, **THREADS, **path}
 
 
-def data_context() -> None:
-    """Set Ray Data of this process: quiet, retrying what is worth retrying, and never silently stuck."""
+def data_context(patience_s: float = 0.0, watchers: Sequence[type] = ()) -> None:
+    """Set Ray Data of this process: quiet, retrying what is worth retrying, and never silently stuck.
+
+    Args:
+        patience_s: how long nothing may be finished, if that is longer than usual.
+        watchers: classes of Ray Data's execution callbacks.
+    """
     import ray
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.verbose_progress = False
-    context.execution_no_progress_timeout_s = NO_PROGRESS_S
+    context.execution_no_progress_timeout_s = max(NO_PROGRESS_S, patience_s)
+    context.custom_execution_callback_classes = list(watchers)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is raised as well
 
 

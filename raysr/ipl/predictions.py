@@ -103,10 +103,14 @@ class Predictions:
 
     def write(self, predictions: Sequence[Prediction]) -> None:
         """Write one block; the same ids again replace it."""
-        names = "\n".join(p.id for p in predictions)
         table = pa.Table.from_pylist([_to_row(p) for p in predictions], SCHEMA)
-        with replacing(self.folder / f"{hashlib.sha256(names.encode()).hexdigest()[:24]}.parquet") as file:
+        with replacing(self._path([p.id for p in predictions])) as file:
             pq.write_table(table, file)
+
+    def block(self, names: Sequence[str]) -> list[Prediction] | None:
+        """Return what was written as one block of these ids, in this order; None if nothing was."""
+        path = self._path(names)
+        return _read(path) if path.exists() and _is_readable(path) else None
 
     def discard_broken(self) -> int:
         """Remove what a killed writer left and what cannot be read; return how many files."""
@@ -127,12 +131,20 @@ class Predictions:
     def __iter__(self) -> Iterator[Prediction]:
         rows: dict[str, Prediction] = {}
         for path in self._files():
-            for row in pq.read_table(path, schema=SCHEMA).to_pylist():
-                rows.setdefault(row["id"], _from_row(row))
+            for row in _read(path):
+                rows.setdefault(row.id, row)
         return iter([rows[name] for name in sorted(rows)])
+
+    def _path(self, names: Sequence[str]) -> Path:
+        key = hashlib.sha256("\n".join(names).encode()).hexdigest()[:24]
+        return self.folder / f"{key}.parquet"
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("[!.]*.parquet"))
+
+
+def _read(path: Path) -> list[Prediction]:
+    return [_from_row(row) for row in pq.read_table(path, schema=SCHEMA).to_pylist()]
 
 
 def _is_readable(path: Path) -> bool:

@@ -59,7 +59,11 @@ class Teacher(Protocol):
 
 @runtime_checkable
 class FeatureTeacher(Teacher, Protocol):
-    """A teacher that can start from cached features; ``fbank`` says how they have to be made."""
+    """A teacher that can start from cached features; ``fbank`` says how they have to be made.
+
+    A class method ``reads(config)`` may return that fbank's configuration before a teacher is built: features
+    are then made where audio is decoded, and nothing but features is sent to where models run.
+    """
 
     fbank: FbankConfig
 

@@ -13,7 +13,7 @@ from raysr.audio.fbank import Fbank, FbankConfig
 from raysr.config import Config as Options
 from raysr.decode.hypothesis import Hypothesis
 from raysr.decode.recognise import DecodeConfig, recognise
-from raysr.pool import Pool, average, load_entry
+from raysr.pool import Entry, Pool, average, load_entry
 from raysr.teachers.base import TeacherContext, TeacherOutput, Waveform
 from raysr.text.tokeniser import Tokeniser
 
@@ -65,8 +65,13 @@ class PoolModel:
         entries: list[str] = Field(min_length=1)
         decode: DecodeConfig | None = None
 
+    @classmethod
+    def reads(cls, config: Config) -> FbankConfig:
+        """Return how the features have to be made, without loading a model."""
+        return _entry(config.entries[0]).config().fbank
+
     def __init__(self, config: Config, context: TeacherContext) -> None:
-        entries = [Pool(Path(path).parent).get(Path(path).name) for path in config.entries]
+        entries = [_entry(path) for path in config.entries]
         self.recogniser = load_entry(entries[0], context.device)
         if len(entries) > 1:
             self.recogniser.model.load_state_dict(average(entries))
@@ -87,3 +92,7 @@ class PoolModel:
             self._reader.output(nbest)
             for nbest in recognise(r.model, r.tokeniser, features, self.decode, r.lm)
         ]
+
+
+def _entry(path: str) -> Entry:
+    return Pool(Path(path).parent).get(Path(path).name)
