@@ -55,6 +55,9 @@ def encoded(utterance: Utterance) -> bytes | str:
     if places.is_uri(utterance.audio):
         with places.open_binary(utterance.audio) as file:
             return file.read()
+    if os.path.exists(utterance.audio) and not os.path.isfile(utterance.audio):
+        # reading a pipe or a device may never end
+        raise AudioError(f"{utterance.audio}: not a regular file; give the audio file itself")
     return utterance.audio
 
 

@@ -12,7 +12,7 @@ from raysr.config import Config, Spec
 from raysr.corpus.features import FeatureCache
 from raysr.corpus.load_together import load_together, neighbours
 from raysr.corpus.utterance import Utterance
-from raysr.errors import RaysrError
+from raysr.errors import RaysrError, one_line
 from raysr.ipl.attempts import Attempt
 from raysr.teachers.base import TEACHERS, FeatureTeacher, Teacher, Waveform
 
@@ -117,7 +117,7 @@ class Reader:
             if one.utterance in self.cache:
                 one.features[self.cache.config] = self.cache.get(one.utterance)
         except (RaysrError, OSError) as error:
-            one.error = str(error)
+            one.error = _told(error)
 
     def _lacks(self, one: Inputs) -> bool:
         return self.needs.waveforms or any(f not in one.features for f in self.needs.features)
@@ -133,10 +133,8 @@ class Reader:
         for one, samples in zip(group, found, strict=True):
             if isinstance(samples, np.ndarray):
                 self._make(one, samples)
-            elif isinstance(samples, RaysrError | OSError):
-                one.error = str(samples)
             else:
-                one.error = f"{type(samples).__name__}: {samples}"
+                one.error = _told(samples)
 
     def _make(self, one: Inputs, samples: Waveform) -> None:
         one.waveform = samples
@@ -144,6 +142,12 @@ class Reader:
             for fbank in self.needs.features:
                 one.features_of(fbank)
         except Exception as error:
-            one.error = str(error) if isinstance(error, RaysrError) else f"{type(error).__name__}: {error}"
+            one.error = _told(error)
         if not self.needs.waveforms:
             one.waveform = None
+
+
+def _told(error: Exception) -> str:
+    """Return an error as a row tells it."""
+    known = isinstance(error, RaysrError | OSError)
+    return one_line(str(error) if known else f"{type(error).__name__}: {error}")

@@ -10,6 +10,7 @@ import torch
 from raysr.config import Spec
 from raysr.corpus.features import FeatureCache
 from raysr.corpus.utterance import Utterance
+from raysr.errors import one_line
 from raysr.ipl.attempts import Attempt, Attempts
 from raysr.ipl.inputs import Inputs, Reader, needs_of
 from raysr.ipl.predictions import Prediction, Predictions, TeacherHypothesis
@@ -155,7 +156,7 @@ def _transcribe(
             return outputs
         reason = f"the teacher answered {len(outputs)} times for {len(inputs)} utterances"
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
+        reason = one_line(f"{type(error).__name__}: {error}")
         if _is_of_broken_device(error):
             attempt.lost(reason)
     if len(inputs) > 1:

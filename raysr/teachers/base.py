@@ -10,6 +10,7 @@ from torch import Tensor
 
 from raysr.audio.fbank import FbankConfig
 from raysr.config import Slot
+from raysr.errors import one_line
 
 Waveform = NDArray[np.float32]
 
@@ -99,5 +100,5 @@ def one_by_one(
             outputs.append(recognise(waveform))
         except Exception as error:
             # A library of others may raise anything; it costs this utterance and no other.
-            outputs.append(TeacherOutput(error=f"{type(error).__name__}: {error}"))
+            outputs.append(TeacherOutput(error=one_line(f"{type(error).__name__}: {error}")))
     return outputs

@@ -19,6 +19,12 @@ from raysr.teachers.base import TeacherOutput
 
 pytestmark = pytest.mark.ray
 EXIT, CRASH, HANG, RAISE = 4000, 4800, 5600, 6400  # samples, by which the teacher knows its poison
+EXPECTED = {
+    EXIT: "took the process down 2 times: killed, or out of memory",
+    CRASH: "took the process down 2 times: Segmentation fault in loudness (test_poison.py:",
+    HANG: "took longer than recogniser.timeout 2 times: in loudness (test_poison.py:",
+    RAISE: "poisonable: ValueError: it burns",
+}
 
 
 class Poisonable:
@@ -44,9 +50,10 @@ class Poisonable:
         return f"{np.abs(waveform).sum():.0f}"
 
 
-@pytest.mark.parametrize("features", ["actor", "tasks"])
+@pytest.mark.parametrize(("features", "lengths"), [("actor", [EXIT, CRASH, HANG, RAISE]), ("tasks", [EXIT])])
 def test_only_the_culprits_fail(
     features: str,
+    lengths: list[int],
     ray_cluster: Connection,
     tmp_path: Path,
     make_corpus: Callable[..., Path],
@@ -54,21 +61,15 @@ def test_only_the_culprits_fail(
 ) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     good = list(open_manifest(make_corpus(tmp_path, "good", 11)))
-    poison = {}
-    for length in (EXIT, CRASH, HANG, RAISE):
-        path = tmp_path / f"{length}.wav"
-        write_wav(path, np.full(length, 0.1))
-        poison[length] = Utterance(f"poison-{length}", str(path), length / 16000)
-    corpus = open_manifest([*good[:3], *poison.values(), *good[3:]])
-    options: dict[str, Any] = {"features": features, "block": 5, "retries": 1, "timeout": 1.0}
-    rows = {
-        row.id: row for row in label("ray", tmp_path / "run", corpus, "test_poison:Poisonable", **options)
-    }
-    assert len(rows) == 15
-    assert {name for name, row in rows.items() if row.failure} == {u.id for u in poison.values()}
-    failures = {length: rows[u.id].failure or "" for length, u in poison.items()}
-    assert failures[EXIT].endswith("took the process down 2 times: killed, or out of memory")
-    assert "took the process down 2 times: Segmentation fault in loudness (test_poison.py:" in failures[CRASH]
-    assert "took longer than recogniser.timeout 2 times: in loudness (test_poison.py:" in failures[HANG]
-    assert failures[RAISE] == "poisonable: ValueError: it burns"
+    poison = [Utterance(f"poison-{n}", str(tmp_path / f"{n}.wav"), n / 16000) for n in lengths]
+    for length in lengths:
+        write_wav(tmp_path / f"{length}.wav", np.full(length, 0.1))
+    corpus = open_manifest([*good[:3], *poison, *good[3:]])
+    options: dict[str, Any] = {"features": features, "block": 4, "retries": 1, "timeout": 3.0}
+    rows = label("ray", tmp_path / "run", corpus, "test_poison:Poisonable", **options)
+    failures = {row.id: row.failure for row in rows if row.failure}
+    assert len(rows) == len(corpus)
+    assert set(failures) == {u.id for u in poison}
+    for length in lengths:
+        assert EXPECTED[length] in failures[f"poison-{length}"]
     assert not list((tmp_path / "run").glob("attempts/**/*.attempts"))
