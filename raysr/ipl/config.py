@@ -6,6 +6,7 @@ from typing import Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from raysr.audio.fbank import FbankConfig
+from raysr.audio.speech_segments import SegmentConfig
 from raysr.cluster import ClusterConfig
 from raysr.config import Config, Slot, Spec, load
 from raysr.decode.recognise import DecodeConfig
@@ -80,6 +81,7 @@ class RunConfig(Config):
     data: DataPart
     tokenizer: TokeniserConfig = TokeniserConfig()
     lm: LmConfig = LmConfig()
+    segment: SegmentConfig = SegmentConfig()
     features: FbankConfig = FbankConfig()
     model: ModelConfig = ModelConfig()
     decode: DecodeConfig = DecodeConfig()

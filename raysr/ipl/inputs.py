@@ -9,6 +9,7 @@ from torch import Tensor
 
 from raysr.audio.fbank import Fbank, FbankConfig
 from raysr.config import Config, Spec
+from raysr.corpus.cutting import UNCUT
 from raysr.corpus.features import FeatureCache
 from raysr.corpus.load_together import load_together, neighbours
 from raysr.corpus.utterance import Utterance
@@ -107,6 +108,8 @@ class Reader:
     def _refusal(self, utterance: Utterance) -> str | None:
         if utterance.duration <= self.longest:
             return None
+        if uncut := utterance.custom.get(UNCUT):
+            return str(uncut)
         return f"{utterance.duration:.0f} s long: cut it (recogniser.longest is {self.longest:g} s)"
 
     def _look_up(self, one: Inputs) -> None:
