@@ -35,6 +35,8 @@ SETTINGS = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     # Many small actors on few cores are meant; Ray warns of them from four times this number on.
     "RAY_worker_maximum_startup_concurrency": "8",
+    # Ray would run its workers at 15: labelling, training and serving are what such a cluster is for.
+    "RAY_worker_niceness": "0",
     # Ray's C++ core writes harmless errors to the terminal (ray#53727); "info" brings its logs back.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
