@@ -32,6 +32,8 @@ bench: $(VENV)/.raysr-test  ## measure what docs/results.md quotes (hours; resum
 	$(BIN)/python -m benchmarks.models --json runs/benchmarks/models.json
 	$(BIN)/python -m benchmarks.long_stream --json runs/benchmarks/long_stream.json
 	$(BIN)/python -m benchmarks.onnx_step --json runs/benchmarks/onnx_step.json
+	$(BIN)/python -m benchmarks.label --json runs/benchmarks/label.json --stream-gb 20
+	$(BIN)/python -m benchmarks.hostile --json runs/benchmarks/hostile.json
 
 check-gpu: $(VENV)/.raysr  ## train, decode and score for a moment on this machine's device, without Ray
 	$(BIN)/raysr preflight --train

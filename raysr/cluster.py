@@ -35,6 +35,8 @@ SETTINGS = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     # Many small actors on few cores are meant; Ray warns of them from four times this number on.
     "RAY_worker_maximum_startup_concurrency": "8",
+    # Ray would run its workers at 15: labelling, training and serving are what such a cluster is for.
+    "RAY_worker_niceness": "0",
     # Ray's C++ core writes harmless errors to the terminal (ray#53727); "info" brings its logs back.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
@@ -139,15 +141,21 @@ def worker_environment(python_path: Sequence[str | Path] = ()) -> dict[str, str]
     return {**SETTINGS, **THREADS, **path}
 
 
-def data_context() -> None:
-    """Set Ray Data of this process: quiet, retrying what is worth retrying, and never silently stuck."""
+def data_context(patience_s: float = 0.0, watchers: Sequence[type] = ()) -> None:
+    """Set Ray Data of this process: quiet, retrying what is worth retrying, and never silently stuck.
+
+    Args:
+        patience_s: how long nothing may be finished, if that is longer than usual.
+        watchers: classes of Ray Data's execution callbacks.
+    """
     import ray
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.verbose_progress = False
-    context.execution_no_progress_timeout_s = NO_PROGRESS_S
+    context.execution_no_progress_timeout_s = max(NO_PROGRESS_S, patience_s)
+    context.custom_execution_callback_classes = list(watchers)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is raised as well
 
 

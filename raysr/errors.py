@@ -23,3 +23,8 @@ class PoolError(RaysrError):
 
 class RunError(RaysrError):
     """A run that cannot start or go on; names the run directory."""
+
+
+def one_line(text: str) -> str:
+    """Return a message as one line whatever it quotes: what cannot be printed is escaped."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text.strip())

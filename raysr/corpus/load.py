@@ -23,7 +23,7 @@ def load_waveform(utterance: Utterance) -> np.ndarray:
     """
     try:
         samples = decode(
-            _encoded(utterance), start=utterance.start, duration=utterance.duration, name=utterance.audio
+            encoded(utterance), start=utterance.start, duration=utterance.duration, name=utterance.audio
         )
         return samples if utterance.mix is None else apply_mix(samples, utterance.mix)
     except (AudioError, CorpusError) as error:
@@ -48,12 +48,16 @@ def content_identity(utterance: Utterance) -> str:
     return f"{os.path.basename(utterance.audio)}:{places.version(utterance.audio)[0]}:{utterance.row}"
 
 
-def _encoded(utterance: Utterance) -> bytes | str:
+def encoded(utterance: Utterance) -> bytes | str:
+    """Return what a decoder can read: the encoded audio, or the path of a local file that holds it."""
     if utterance.row is not None:
         return shards.read_audio(utterance.audio, utterance.row)
     if places.is_uri(utterance.audio):
         with places.open_binary(utterance.audio) as file:
             return file.read()
+    if os.path.exists(utterance.audio) and not os.path.isfile(utterance.audio):
+        # reading a pipe or a device may never end
+        raise AudioError(f"{utterance.audio}: not a regular file; give the audio file itself")
     return utterance.audio
 
 

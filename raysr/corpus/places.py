@@ -60,8 +60,9 @@ def version(place: str) -> tuple[int, int]:
         return -1, 0
     try:
         status = os.stat(place)
-    except OSError as error:
-        raise CorpusError(f"{place}: {(error.strerror or str(error)).lower()}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise CorpusError(f"{place}: {reason.lower()}") from None
     return status.st_size, status.st_mtime_ns
 
 

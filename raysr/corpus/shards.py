@@ -7,6 +7,8 @@ it lies.
 """
 
 import hashlib
+import threading
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from functools import lru_cache
@@ -25,6 +27,7 @@ from raysr.errors import CorpusError
 _ROWS_PER_GROUP = 64
 _BYTES_PER_GROUP = 32 << 20
 _BYTES_PER_SHARD = 512 << 20
+_BYTES_IN_CACHE = 4 * _BYTES_PER_GROUP
 _FINGERPRINT = b"raysr.fingerprint"
 
 
@@ -127,7 +130,7 @@ def read_audio(path: str, row: int) -> bytes:
     if not 0 <= row < starts[-1]:
         raise CorpusError(f"{path}: has no row {row}; it holds {starts[-1]}")
     group = next(g for g, end in enumerate(starts[1:]) if row < end)
-    audio: bytes = _audio_group(path, current, group)[row - starts[group]].as_py()
+    audio: bytes = _audio_groups.get(path, current, group)[row - starts[group]].as_py()
     return audio
 
 
@@ -201,8 +204,27 @@ def _group_starts(path: str, version: tuple[int, int]) -> list[int]:
     return starts
 
 
-@lru_cache(maxsize=4)
-def _audio_group(path: str, version: tuple[int, int], group: int) -> pa.ChunkedArray:
-    with places.open_binary(path) as file:
-        table = pq.ParquetFile(file, metadata=_metadata(path, version)).read_row_group(group, ["audio"])
-    return table.column("audio")
+class _GroupCache:
+    """The audio of the row groups read last; of rows that are hours long only one."""
+
+    def __init__(self) -> None:
+        self._groups: OrderedDict[tuple[str, tuple[int, int], int], pa.ChunkedArray] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, path: str, version: tuple[int, int], group: int) -> pa.ChunkedArray:
+        key = (path, version, group)
+        with self._lock:
+            if key in self._groups:
+                self._groups.move_to_end(key)
+                return self._groups[key]
+        with places.open_binary(path) as file:
+            table = pq.ParquetFile(file, metadata=_metadata(path, version)).read_row_group(group, ["audio"])
+        audio = table.column("audio")
+        with self._lock:
+            self._groups[key] = audio
+            while len(self._groups) > 1 and sum(a.nbytes for a in self._groups.values()) > _BYTES_IN_CACHE:
+                self._groups.popitem(last=False)
+        return audio
+
+
+_audio_groups = _GroupCache()

@@ -8,6 +8,7 @@ import torch
 from pydantic import Field, field_validator, model_validator
 
 from raysr.audio.fbank import FbankConfig
+from raysr.audio.speech_segments import SegmentConfig
 from raysr.cluster import ClusterConfig
 from raysr.config import Config, Slot, Spec, load, merged
 from raysr.decode.recognise import DecodeConfig
@@ -93,6 +94,7 @@ class RunConfig(Config):
     data: DataPart
     tokenizer: TokeniserConfig = TokeniserConfig()
     lm: LmConfig = LmConfig()
+    segment: SegmentConfig = SegmentConfig()
     features: FbankConfig = FbankConfig()
     model: ModelConfig = ModelConfig()
     decode: DecodeConfig = DecodeConfig()

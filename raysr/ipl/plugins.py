@@ -83,7 +83,7 @@ BUILDERS = Slot(
 )
 RECOGNISERS = Slot(
     "recogniser",
-    {"ray": "raysr.ipl.recogniser:RayRecogniser", "local": "raysr.ipl.recogniser:LocalRecogniser"},
+    {"ray": "raysr.ipl.ray_recogniser:RayRecogniser", "local": "raysr.ipl.recogniser:LocalRecogniser"},
 )
 FILTERS = Slot(
     "filter",

@@ -106,9 +106,8 @@ class Predictions:
 
     def write(self, predictions: Sequence[Prediction]) -> None:
         """Write one block; the same ids again replace it."""
-        names = "\n".join(p.id for p in predictions)
         table = pa.Table.from_pylist([_to_row(p) for p in predictions], SCHEMA)
-        with replacing(self.folder / f"{hashlib.sha256(names.encode()).hexdigest()[:24]}.parquet") as file:
+        with replacing(self._path([p.id for p in predictions])) as file:
             pq.write_table(table, file)
 
     def record(self, teachers: Sequence[Teacher], specs: Sequence[Spec]) -> None:
@@ -123,6 +122,11 @@ class Predictions:
         ]
         with replacing(self.folder / "teachers.json") as file:
             file.write(json.dumps(rows, indent=2, ensure_ascii=False).encode())
+
+    def block(self, names: Sequence[str]) -> list[Prediction] | None:
+        """Return what was written as one block of these ids, in this order; None if nothing was."""
+        path = self._path(names)
+        return self._read(path) if path.exists() and _is_readable(path) else None
 
     def discard_broken(self) -> int:
         """Remove what a killed writer left and what cannot be read; return how many files."""
@@ -165,6 +169,10 @@ class Predictions:
     def _read(self, path: Path) -> list[Prediction]:
         """Read a block; what an older one lacks is not known of its teachers."""
         return [_from_row(row, self.vote) for row in pq.read_table(path).to_pylist()]
+
+    def _path(self, names: Sequence[str]) -> Path:
+        key = hashlib.sha256("\n".join(names).encode()).hexdigest()[:24]
+        return self.folder / f"{key}.parquet"
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("[!.]*.parquet"))

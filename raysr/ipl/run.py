@@ -37,6 +37,7 @@ from raysr.ipl.plugins import Batcher, Builder, Initializer, Recogniser, Selecto
 from raysr.ipl.progress import Progress
 from raysr.ipl.report_lines import report_lines
 from raysr.ipl.scoring import label_report, lineage, score_student
+from raysr.ipl.segmentation import Segmentation
 from raysr.ipl.steps import Steps
 from raysr.pool import Entry, Pool
 
@@ -74,7 +75,10 @@ class Run:
 
     @property
     def unlabelled(self) -> Manifest:
-        return self.corpora.unlabelled
+        """What may be labelled: long recordings as their segments, cut on first use."""
+        use_ray = self.connection is not None
+        segmentation = Segmentation(self.folder / "segments", self.config.segment, self.progress, use_ray)
+        return segmentation(self.corpora.unlabelled)
 
     @property
     def labelled(self) -> Manifest | None:

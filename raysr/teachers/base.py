@@ -10,7 +10,7 @@ from torch import Tensor
 
 from raysr.audio.fbank import FbankConfig
 from raysr.config import Slot, Spec
-from raysr.errors import ConfigError, RaysrError
+from raysr.errors import ConfigError, RaysrError, one_line
 from raysr.model.distillation import Distributions
 from raysr.text.tokeniser import Tokeniser
 
@@ -71,7 +71,11 @@ class Teacher(Protocol):
 
 @runtime_checkable
 class FeatureTeacher(Teacher, Protocol):
-    """A teacher that can start from cached features; ``fbank`` says how they have to be made."""
+    """A teacher that can start from cached features; ``fbank`` says how they have to be made.
+
+    A class method ``reads(config)`` may return that fbank's configuration before a teacher is built: features
+    are then made where audio is decoded, and nothing but features is sent to where models run.
+    """
 
     fbank: FbankConfig
 
@@ -139,5 +143,5 @@ def one_by_one(
             outputs.append(recognise(waveform))
         except Exception as error:
             # A library of others may raise anything; it costs this utterance and no other.
-            outputs.append(TeacherOutput(error=f"{type(error).__name__}: {error}"))
+            outputs.append(TeacherOutput(error=one_line(f"{type(error).__name__}: {error}")))
     return outputs

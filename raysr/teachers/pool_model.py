@@ -17,7 +17,7 @@ from raysr.decode.calibration import Calibration
 from raysr.decode.hypothesis import Hypothesis, mean_confidence
 from raysr.decode.recognise import DecodeConfig, batches_of_like_length, recognise_with_greedy
 from raysr.model.distillation import Distributions
-from raysr.pool import Pool, average, load_entry
+from raysr.pool import Entry, Pool, average, load_entry
 from raysr.teachers.base import TeacherContext, TeacherOutput, Waveform
 from raysr.text.tokeniser import Tokeniser
 
@@ -99,8 +99,13 @@ class PoolModel:
                 raise ValueError(f"shares: {len(self.entries)} numbers that add up to 1")
             return self
 
+    @classmethod
+    def reads(cls, config: Config) -> FbankConfig:
+        """Return how the features have to be made, without loading a model."""
+        return _entry(config.entries[0]).config().fbank
+
     def __init__(self, config: Config, context: TeacherContext) -> None:
-        entries = [Pool(Path(path).parent).get(Path(path).name) for path in config.entries]
+        entries = [_entry(path) for path in config.entries]
         self.recogniser = load_entry(entries[0], context.device)
         if len(entries) > 1:
             self.recogniser.model.load_state_dict(average(entries, config.shares))
@@ -148,3 +153,7 @@ class PoolModel:
                 places = (row, slice(len(texts[index]) + 1))
                 found[index] = Distributions(log_probs[places], None if ids is None else ids[places])
         return [found[i] for i in range(len(features))]
+
+
+def _entry(path: str) -> Entry:
+    return Pool(Path(path).parent).get(Path(path).name)

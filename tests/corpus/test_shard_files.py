@@ -3,12 +3,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raysr.corpus import shards
 from raysr.corpus.manifest import open_manifest
 from raysr.corpus.shards import read_audio, write_shards
 from raysr.corpus.utterance import Utterance
@@ -161,3 +163,17 @@ def test_a_full_disk_is_one_line_and_keeps_what_is_finished(tmp_path: Path, limi
     finally:
         if limit == "file system":
             subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_only_so_much_audio_stays_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [(Utterance(f"u{n}", "", 1.0), bytes([n]) * 1000) for n in range(200)]
+    (path,) = write_shards(tmp_path, rows)
+    cache = shards._GroupCache()
+    monkeypatch.setattr(shards, "_audio_groups", cache)
+    monkeypatch.setattr(shards, "_BYTES_IN_CACHE", 150_000)
+    order = np.random.default_rng(0).permutation(200)
+    assert [read_audio(str(path), int(n)) for n in order] == [bytes([n]) * 1000 for n in order]
+    assert len(cache._groups) == 2  # of 64 rows each, of the four that there are
+    monkeypatch.setattr(shards, "_BYTES_IN_CACHE", 1)
+    assert read_audio(str(path), 0) + read_audio(str(path), 199) == bytes(1000) + bytes([199]) * 1000
+    assert len(cache._groups) == 1

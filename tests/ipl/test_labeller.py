@@ -13,7 +13,7 @@ from raysr.corpus.features import FeatureCache
 from raysr.corpus.manifest import open_manifest
 from raysr.corpus.utterance import Utterance
 from raysr.errors import ConfigError
-from raysr.ipl.labeller import Labeller
+from raysr.ipl.labeller import Labeller, Labelling
 from raysr.ipl.predictions import Predictions
 from raysr.teachers.base import TeacherOutput
 
@@ -65,11 +65,13 @@ def utterances(tmp_path: Path, make_corpus: Callable[..., Path]) -> list[Utteran
 
 def label(teachers: list[type], utterances: list[Utterance], folder: Path) -> dict[str, Any]:
     specs = [Spec(kind=f"{teacher.__module__}:{teacher.__qualname__}") for teacher in teachers]
-    labeller = Labeller(specs, 0, folder / "out", FeatureCache(folder / "cache"), longest=60.0, device="cpu")
-    rows = labeller(utterances)
-    assert [row.id for row in rows] == [u.id for u in utterances]
-    assert Predictions(folder / "out").ids() == {u.id for u in utterances}
-    return {row.id: row for row in rows}
+    labelling = Labelling(specs, 0, folder / "out", FeatureCache(folder / "cache"), longest=60.0)
+    report = Labeller(labelling, device="cpu")(utterances)
+    rows = {row.id: row for row in Predictions(folder / "out")}
+    assert set(rows) == {u.id for u in utterances}
+    assert report.utterances == len(utterances)
+    assert sum(report.failures.values()) == sum(row.failure is not None for row in rows.values())
+    return rows
 
 
 def test_one_bad_utterance_costs_no_other(utterances: list[Utterance], tmp_path: Path) -> None:

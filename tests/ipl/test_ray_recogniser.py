@@ -38,12 +38,18 @@ class Loudness:
         return [TeacherOutput(text=f"{np.abs(w).sum():.0f}") for w in waveforms]
 
 
-def label(kind: str, folder: Path, corpus: Manifest) -> list[Prediction]:
+def label(
+    kind: str,
+    folder: Path,
+    corpus: Manifest,
+    teacher: str = "test_ray_recogniser:Loudness",
+    **options: Any,
+) -> list[Prediction]:
     context = SimpleNamespace(
         cycle=0, folder=folder, cache=folder / "cache", features=FbankConfig(), progress=Progress(quiet=True)
     )
-    recogniser = RECOGNISERS.build(Spec(kind=kind, block=4), context)
-    return list(recogniser(corpus, [Spec(kind="test_ray_recogniser:Loudness")]))
+    recogniser = RECOGNISERS.build(Spec(kind=kind, **{"block": 4} | options), context)
+    return list(recogniser(corpus, [Spec(kind=teacher)]))
 
 
 def test_an_actor_that_dies_costs_and_doubles_nothing(

@@ -1,0 +1,146 @@
+"""Labelling on a cluster: Ray Data streams blocks into an elastic pool of actors that hold the teachers.
+
+A list of blocks → (tasks: decoding and features →) actors: transcribing and writing → a report for every block. What
+runs between the stages is bounded by Ray Data's back-pressure, a block by ``block_seconds``. No row is ever dropped:
+whatever happens to an utterance is in its prediction.
+"""
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from raysr.cluster import NO_PROGRESS_S, data_context, root_cause
+from raysr.config import Config as Options
+from raysr.config import Spec
+from raysr.corpus.manifest import Manifest
+from raysr.errors import RunError
+from raysr.ipl import block_rows
+from raysr.ipl.block_rows import read_report, report_row
+from raysr.ipl.inputs import Needs, Reader, needs_of_specs
+from raysr.ipl.labeller import BlockReport, Labeller, Labelling
+from raysr.ipl.metrics import LabellingMetrics, pool_watch
+from raysr.ipl.recogniser import LocalRecogniser, RecogniserConfig
+
+
+class RayRecogniser(LocalRecogniser):
+    """Labels on an elastic pool of Ray Data actors, each with teachers of its own."""
+
+    class Config(RecogniserConfig):
+        """How the work is spread.
+
+        Attributes:
+            actors: how many, and what each takes of the cluster. The pool grows to ``max`` while blocks wait and
+                the cluster has room, and shrinks when a node goes.
+            features: who decodes and computes features. ``actor``: the teachers' own process, best where it is a
+                CPU that would wait all the same; ``tasks``: tasks of their own, one CPU each, so that a GPU never
+                waits for a decoder; ``auto``: tasks if actors have GPUs.
+            timeout: seconds that one utterance may take to be read, and to be transcribed by one teacher.
+        """
+
+        class Actors(Options):
+            min: int = Field(default=1, ge=1)
+            max: int = Field(default=2, ge=1)
+            cpus: float = Field(default=1.0, gt=0)
+            gpus: float = Field(default=0.0, ge=0)
+
+            @model_validator(mode="after")
+            def _ordered(self) -> "RayRecogniser.Config.Actors":
+                if self.max < self.min:
+                    raise ValueError(f"max ({self.max}) lies below min ({self.min})")
+                return self
+
+        actors: Actors = Actors()
+        features: Literal["auto", "actor", "tasks"] = "auto"
+        timeout: float = Field(default=60.0, gt=0)
+
+    config: Config
+
+    def _label(self, missing: Manifest, teachers: Sequence[Spec], count: int) -> Iterator[BlockReport]:
+        import ray.data
+        import ray.exceptions
+
+        c = self.config
+        todo = self.context.folder / "todo.parquet"
+        block_rows.write_todo(todo, self._blocks(missing))
+        labelling = self._labelling(teachers, c.timeout)
+        # what killed an earlier driver's workers is not held against anybody
+        shutil.rmtree(self.out.parent / "attempts", ignore_errors=True)
+        metrics = LabellingMetrics(_run_name(self.context.folder), self.context.cycle, count)
+        # a block that runs into its time-out is no reason to give up the run
+        data_context(patience_s=c.block * c.timeout + NO_PROGRESS_S, watchers=[pool_watch(metrics)])
+        try:
+            for row in self._pipeline(str(todo), labelling, teachers).iter_rows():
+                report, latency = read_report(row)
+                metrics.block(report, latency)
+                yield report
+        except ray.exceptions.RayError as error:
+            raise RunError(
+                f"labelling failed: {root_cause(error)}; start again to go on from here"
+            ) from error
+        finally:
+            metrics.finish()
+        todo.unlink()
+        shutil.rmtree(self.out.parent / "attempts", ignore_errors=True)
+
+    def _pipeline(self, todo: str, labelling: Labelling, teachers: Sequence[Spec]) -> Any:
+        """Return the dataset whose rows are reports, one for each row of ``todo``."""
+        import ray.data
+
+        c = self.config
+        rows = ray.data.read_parquet(todo, num_cpus=0.25).repartition(target_num_rows_per_block=1)
+        if c.features == "tasks" or (c.features == "auto" and c.actors.gpus):
+            rows = rows.map_batches(
+                ReadTask(labelling, needs_of_specs(teachers)),
+                batch_size=1,
+                batch_format="pyarrow",
+                num_cpus=1,
+                max_retries=-1,  # the attempts are counted by utterance; it also keeps the two stages apart
+            )
+        return rows.map_batches(
+            LabelActor,
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(min_size=c.actors.min, max_size=c.actors.max),
+            fn_constructor_args=(labelling,),
+            num_cpus=c.actors.cpus,
+            num_gpus=c.actors.gpus or None,
+        )
+
+
+def _run_name(cycle_folder: Path) -> str:
+    """Return the name of the run's folder, which holds ``cycles/NNN``."""
+    return cycle_folder.absolute().parents[1].name
+
+
+class ReadTask:
+    """Decodes a block and computes its features, as Ray Data calls it: a row of utterances in, one of inputs out."""
+
+    def __init__(self, labelling: Labelling, needs: Needs) -> None:
+        self.labelling, self.needs = labelling, needs
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        utterances = block_rows.utterances(batch)
+        labelling = self.labelling
+        reader = Reader(self.needs, labelling.cache, labelling.longest, labelling.retries)
+        with labelling.attempts("read").at([u.id for u in utterances]) as attempt:
+            return block_rows.inputs_row(reader(utterances, attempt))
+
+
+class LabelActor:
+    """A :class:`Labeller` as Ray Data calls it: a block in, its predictions written, a report out."""
+
+    def __init__(self, labelling: Labelling) -> None:
+        self.labeller = Labeller(labelling)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        started = time.monotonic()
+        if block_rows.has_inputs(batch):
+            report = self.labeller.label(block_rows.inputs(batch))
+        else:
+            report = self.labeller(block_rows.utterances(batch))
+        return report_row(report, time.monotonic() - started)
