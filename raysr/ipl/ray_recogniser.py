@@ -8,7 +8,6 @@ whatever happens to an utterance is in its prediction.
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -70,7 +69,7 @@ class RayRecogniser(LocalRecogniser):
         labelling = self._labelling(teachers, c.timeout)
         # what killed an earlier driver's workers is not held against anybody
         shutil.rmtree(self.out.parent / "attempts", ignore_errors=True)
-        metrics = LabellingMetrics(_run_name(self.context.folder), self.context.cycle, count)
+        metrics = LabellingMetrics(self.context.pool.root.parent.name, self.context.cycle, count)
         # a block that runs into its time-out is no reason to give up the run
         data_context(patience_s=c.block * c.timeout + NO_PROGRESS_S, watchers=[pool_watch(metrics)])
         try:
@@ -110,11 +109,6 @@ class RayRecogniser(LocalRecogniser):
             num_cpus=c.actors.cpus,
             num_gpus=c.actors.gpus or None,
         )
-
-
-def _run_name(cycle_folder: Path) -> str:
-    """Return the name of the run's folder, which holds ``cycles/NNN``."""
-    return cycle_folder.absolute().parents[1].name
 
 
 class ReadTask:
