@@ -9,7 +9,6 @@ from typing import Any, Self
 
 import numpy as np
 
-from raysr.corpus.manifest import Manifest, open_manifest
 from raysr.corpus.shards import write_shards
 from raysr.corpus.utterance import Utterance
 
@@ -17,9 +16,9 @@ RATE, CHANNELS, SECONDS = 48000, 2, (4.0, 16.0)
 POOL_SECONDS = 60
 
 
-def synthetic_corpus(folder: Path, size: int) -> Manifest:
+def synthetic_corpus(folder: Path, size: int) -> None:
     """Write shards of 48 kHz stereo WAV, ``size`` bytes in all: stretches of noise, no two alike."""
-    return open_manifest([str(path) for path in write_shards(folder, _recordings(size), rows_per_shard=256)])
+    write_shards(folder, _recordings(size), rows_per_shard=256)
 
 
 def _recordings(size: int) -> Iterator[tuple[Utterance, bytes]]:
