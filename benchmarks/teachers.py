@@ -26,7 +26,7 @@ from raysr.evaluate.wer import score, total
 from raysr.ipl.voting import Vote
 from raysr.teachers.base import TeacherContext, TeacherOutput, Waveform, build_teacher
 
-VOTES = [Vote(kind="nearest"), Vote(kind="rover"), Vote(kind="rover", alpha=0.5)]
+VOTES = [Vote(kind="nearest"), Vote(kind="rover"), Vote(kind="rover", alpha=0.5), Vote(kind="surest")]
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -12,19 +13,22 @@ from raysr.decode.hypothesis import mean_confidence
 from raysr.decode.rover import rover
 from raysr.teachers.base import TeacherOutput
 
+FLOOR = 1e-10  # of what a logarithm is taken of
+
 
 class Vote(Config):
     """How a label is made; a bare name in YAML is its ``kind``.
 
     Attributes:
         kind: ``nearest`` takes the output nearest to what all teachers said, ``rover`` votes word by word,
-            ``first`` takes the first teacher's and leaves the others to the filters.
+            ``surest`` takes the output whose words are the surest on average, ``first`` takes the first teacher's
+            and leaves the others to the filters.
         alpha: of ``rover``: the weight of votes against confidences. Confidences of different recognisers mean
-            different things, so that only votes count by default.
+            different things unless they are calibrated, so that only votes count by default.
         null_confidence: of ``rover``: how sure a teacher is of a word that it did not say.
     """
 
-    kind: Literal["nearest", "rover", "first"] = "nearest"
+    kind: Literal["nearest", "rover", "surest", "first"] = "nearest"
     alpha: float = Field(default=1.0, ge=0, le=1)
     null_confidence: float = Field(default=0.7, ge=0, le=1)
 
@@ -44,6 +48,8 @@ class Vote(Config):
             return None
         if self.kind == "rover" and asked > 1:
             return _by_words(answers, asked, self.alpha, self.null_confidence)
+        if self.kind == "surest" and asked > 1:
+            return _surest(answers)
         return _nearest(answers) if self.kind == "nearest" else answers[0]
 
 
@@ -59,6 +65,23 @@ def _nearest(answers: Sequence[TeacherOutput]) -> TeacherOutput:
     if len(answers) < 3:
         return answers[0]
     return min(answers, key=lambda one: sum(distance(one.text, other.text) for other in answers))
+
+
+def _surest(answers: Sequence[TeacherOutput]) -> TeacherOutput:
+    """Return the answer with the highest mean confidence of its words, the first among equals.
+
+    That mean is its share of right words, as far as confidences are calibrated, and a scale that all teachers
+    share: its logarithm becomes the label's normalised score. An answer that has no confidences loses to all that
+    have, and one without words is sure of nothing.
+    """
+
+    def sureness(answer: TeacherOutput) -> float:
+        known = _word_confidences(answer)
+        return sum(known) / len(known) if known else 0.0
+
+    surest = max(answers, key=sureness)
+    sure = sureness(surest)
+    return replace(surest, normalised_score=math.log(max(sure, FLOOR)) if sure else None)
 
 
 def _by_words(
@@ -77,7 +100,7 @@ def _by_words(
         voters=asked,
     )
     words = [slot for slot in elected if slot.word is not None]
-    score = sum(math.log(max(slot.score, 1e-10)) for slot in elected)
+    score = sum(math.log(max(slot.score, FLOOR)) for slot in elected)
     agreements = [a.ctc_attention_agreement for a in answers if a.ctc_attention_agreement is not None]
     return TeacherOutput(
         text=" ".join(str(slot.word) for slot in words),

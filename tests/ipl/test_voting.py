@@ -1,6 +1,7 @@
 """Several teachers' texts become one label, in the way that the run was configured for, also when it is read back."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -45,7 +46,7 @@ def test_rover_makes_a_text_that_no_teacher_said() -> None:
 
 def test_each_kind_of_vote_takes_its_own() -> None:
     said = ["one two three", "one to three four", "one to three"]
-    kinds: dict[Any, str] = {"first": said[0], "nearest": said[2], "rover": said[2]}
+    kinds: dict[Any, str] = {"first": said[0], "nearest": said[2], "rover": said[2], "surest": said[0]}
     for kind, text in kinds.items():
         assert label(*said, vote=Vote(kind=kind)).text == text
 
@@ -70,7 +71,7 @@ def test_answers_are_believed_less_where_other_teachers_failed() -> None:
 
 def test_one_teacher_keeps_its_own_output_whatever_the_vote() -> None:
     output = TeacherOutput(text="one", tokens=(4, 5), score=-1.0, normalised_score=-0.5)
-    for kind in ("nearest", "rover", "first"):
+    for kind in ("nearest", "rover", "surest", "first"):
         assert label(output, vote=Vote(kind=kind)) is output
 
 
@@ -82,6 +83,24 @@ def test_word_confidences_are_the_teachers_or_the_mean_of_their_tokens() -> None
     assert label(words, tokens, vote=vote).text == "yes so"
     assert label(words, tokens, vote=vote).confidences[1] == pytest.approx((0.4 * 0.9 * 0.9) ** (1 / 3))
     assert label(words, tokens, spelt, vote=vote).text == "yes go"
+
+
+def test_the_surest_answer_is_the_one_with_the_surest_words_on_average() -> None:
+    vote = Vote(kind="surest")
+    torn = TeacherOutput(text="yes no no", confidences=(1.0, 0.7, 0.1), normalised_score=9.0)
+    spelt = TeacherOutput(
+        text="yes so", tokens=(1, 2), confidences=(0.1, 0.1), word_confidences=(0.8, 0.6), score=-3.0
+    )
+    found = label(torn, spelt, vote=vote)
+    assert (found.text, found.tokens, found.score) == ("yes so", (1, 2), -3.0)
+    assert found.normalised_score == pytest.approx(math.log(0.7))  # whatever scores the teachers give
+    assert label(torn, replace(torn, text="no no yes"), vote=vote).text == torn.text  # the first among equals
+    # those that say how sure they are win, and the scale stays where only one has answered
+    assert label("heard", "well", torn, vote=vote).text == torn.text
+    assert label("heard", "well", vote=vote) == TeacherOutput(text="heard")
+    alone = label(TeacherOutput(error="broken"), torn, vote=vote)
+    assert alone.normalised_score == pytest.approx(math.log(0.6))
+    assert label(TeacherOutput(), torn, vote=vote).text == torn.text
 
 
 def test_agreement_of_the_heads_outlives_a_vote() -> None:
@@ -151,7 +170,9 @@ def test_a_run_is_configured_by_name_or_with_options() -> None:
     config = RunConfig.parse(base | {"recogniser": {"kind": "local", "vote": options}})
     assert config.vote == Vote(**options)  # type: ignore[arg-type]
     assert RunConfig.parse(config.dump()) == config
-    with pytest.raises(ConfigError, match=r"vote\.kind: Input should be 'nearest', 'rover' or 'first'"):
+    with pytest.raises(
+        ConfigError, match=r"vote\.kind: Input should be 'nearest', 'rover', 'surest' or 'first'"
+    ):
         RunConfig.parse(base | {"recogniser": {"vote": "majority"}})
     with pytest.raises(ValidationError):
         RecogniserConfig(vote={"kind": "rover", "alpha": 2})  # type: ignore[arg-type]
