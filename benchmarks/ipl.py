@@ -5,10 +5,13 @@ python -m benchmarks.ipl --seeds 1 2 3 --json results/ipl.json
 Every arm is the demo's recipe with the same updates (more than in the demo, which has twelve minutes),
 augmentation, language model and schedule, and goes on from the same first student, trained on the labelled audio:
 
-control     never labels: each cycle trains on the labelled audio again
-ipl …       the policies, see POLICIES; `ipl` is the recipe as it is
-no_filter   the recipe, but it keeps every label that is not empty
-oracle      trains on the hidden truth instead of labels
+control        never labels: each cycle trains on the labelled audio again
+ipl            the recipe as it is: the newest student labels twice, and goes on learning
+averaged       eight short cycles; the mean of the newest three labels, in each half of the utterances anew
+ema            eight short cycles; a moving average over the students labels all of them
+noisy_student  every generation starts afresh, with more noise
+no_filter      `ipl`, but it keeps every label that is not empty
+oracle         trains on the hidden truth instead of labels
 
 The best policy is the one whose last students make the fewest errors on dev; the tests only score it.
 See :mod:`benchmarks.arms` for what is kept between calls.
@@ -26,9 +29,16 @@ from benchmarks.arms import CELL, NEVER, RECIPE, Comparison, cycle_reports, scor
 from benchmarks.code import code_hash
 from raysr.evaluate.bootstrap import Interval, recovery_interval
 
+SHORT = ["run.cycles=9", "trainer.steps_by_cycle=[2000, 500]", "filter.3.keep=[0.6, 0.7, 0.75, 0.8, 0.85]"]
 POLICIES: Mapping[str, Sequence[str]] = {
     "ipl": [],
-    "average": ["builder={kind: average, newest: 3}"],
+    "averaged": [*SHORT, "builder={kind: average, newest: 3}", "selector.relabel=0.5"],
+    "ema": [*SHORT, "builder={kind: ema, decay: 0.5}"],
+    "noisy_student": [
+        "initializer={kind: scratch}",
+        "trainer.steps_by_cycle=[2000, 1000, 3000]",
+        "from_cycle={1: {trainer: {augment: {background: {share: 0.5}, spec: {freq_masks: 1, time_masks: 1}}}}}",
+    ],
 }
 ARMS: Mapping[str, Sequence[str]] = {
     "control": [NEVER],
@@ -36,7 +46,7 @@ ARMS: Mapping[str, Sequence[str]] = {
     "no_filter": ["filter=[{kind: empty}]"],
     "oracle": ["recogniser={kind: benchmarks.truth:Truth}", "filter=[{kind: empty}]"],
 }
-UPDATES = ["trainer.steps_by_cycle=[2000, 2000, 2000]"]
+COMMON = ["trainer.steps_by_cycle=[2000, 2000, 2000]", "run.canary=0", "stop.collapse.drift=null"]
 METHODS = ("greedy", "lm")
 SETS = ("clean", "music")
 
@@ -51,7 +61,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, help="cells side by side; as many as there are cores by default")
     parser.add_argument("overrides", nargs="*", help="of the recipe, in every arm: dotted.key=value")
     options = parser.parse_args()
-    comparison = Comparison(options.work, ARMS, [*UPDATES, *options.overrides])
+    comparison = Comparison(options.work, ARMS, [*COMMON, *options.overrides])
     results = summarise(comparison.run(options.seeds, options.jobs), options.seeds)
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(results, indent=1) + "\n")

@@ -7,7 +7,14 @@ the same text and the same list: the transcripts, and of every listed name a few
 the place of a name of its kind. The list has the open names and over ten times as many that nobody says. The student
 that labels itself reads the text as its language model, letter by letter, and so can write any word; the conventional
 recogniser (PocketSphinx) gets a trigram of the same text, with pronunciations from its own dictionary. At test every
-student has the language model of that text. All arms go on from the same first student, with the same updates.
+student has the language model of that text. All arms go on from the same first student, with the same updates:
+
+control            never labels
+self               the student labels
+conventional       PocketSphinx labels
+rover of both      they vote word by word, by their confidences
+surest of both     of each utterance the one whose words are surer
+surest, then self  the same, but the second time the student labels alone
 """
 
 import argparse
@@ -33,7 +40,7 @@ DISTRACTING: Mapping[str, Sequence[str]] = {
     for kind, names in yaml.safe_load((ROOT / "benchmarks" / "names.yaml").read_text()).items()
 }
 SENTENCES = 3  # of the text, for each name of the list
-UPDATES = ["trainer.steps_by_cycle=[2000, 2000, 2000]"]
+COMMON = ["trainer.steps_by_cycle=[2000, 2000, 2000]", "run.canary=0", "stop.collapse.drift=null"]
 METHODS, SETS = ("greedy", "lm"), ("clean", "music", "engine")
 
 
@@ -48,7 +55,7 @@ def main() -> None:
     options = parser.parse_args()
     files = write_files(options.work.absolute())
     comparison = Comparison(
-        options.work, arms(files), [*UPDATES, f"lm.text={files['text']}"], list(files.values())
+        options.work, arms(files), [*COMMON, f"lm.text={files['text']}"], list(files.values())
     )
     results = summarise(comparison.run(options.seeds, options.jobs), options.seeds)
     options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -57,13 +64,20 @@ def main() -> None:
 
 
 def arms(files: Mapping[str, Path]) -> dict[str, list[str]]:
-    """Return the arms: who labels in the two cycles that do."""
+    """Return the arms: who labels in the two cycles that do, and how two become one."""
     sphinx = f"{{kind: pocketsphinx, lm: {files['lm']}, dictionary: {files['dictionary']}}}"
+
+    def taught(**more: int) -> str:
+        options = "".join(f", {name}: {value}" for name, value in more.items())
+        return f"builder={{kind: external, teachers: [{sphinx}]{options}}}"
+
     return {
         "control": [NEVER],
         "self": [],
-        "conventional": [f"builder={{kind: external, teachers: [{sphinx}]}}"],
-        "conventional, then self": [f"builder={{kind: external, teachers: [{sphinx}], until: 2}}"],
+        "conventional": [taught()],
+        "rover of both": [taught(join=1), "recogniser.vote={kind: rover, alpha: 0.3}"],
+        "surest of both": [taught(join=1), "recogniser.vote=surest"],
+        "surest, then self": [taught(join=1, until=2), "recogniser.vote=surest"],
     }
 
 
