@@ -40,8 +40,8 @@ from raysr.corpus.features import FeatureCache
 from raysr.corpus.manifest import Manifest, open_manifest
 from raysr.corpus.utterance import Utterance
 from raysr.decode.recognise import DecodeConfig
-from raysr.ipl.blocks import blocks
-from raysr.ipl.labeller import Labeller, Labelling
+from raysr.ipl.labelling.blocks import blocks
+from raysr.ipl.labelling.labeller import Labeller, Labelling
 from raysr.ipl.plugins import RECOGNISERS
 from raysr.ipl.predictions import Predictions
 from raysr.ipl.progress import Progress

@@ -1,6 +1,6 @@
 """A cycle's filters as tables: what each drops and how well, and what is left of every stratum.
 
-Reads ``filters.json``, as :func:`raysr.ipl.filter_report.judge_filters` makes it.
+Reads ``filters.json``, as :func:`raysr.ipl.filters.report.judge_filters` makes it.
 """
 
 from collections.abc import Mapping, Sequence

@@ -83,7 +83,10 @@ BUILDERS = Slot(
 )
 RECOGNISERS = Slot(
     "recogniser",
-    {"ray": "raysr.ipl.ray_recogniser:RayRecogniser", "local": "raysr.ipl.recogniser:LocalRecogniser"},
+    {
+        "ray": "raysr.ipl.labelling.ray_recogniser:RayRecogniser",
+        "local": "raysr.ipl.labelling.recogniser:LocalRecogniser",
+    },
 )
 FILTERS = Slot(
     "filter",

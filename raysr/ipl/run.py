@@ -24,9 +24,9 @@ from raysr.ipl.corpora import Corpora, open_corpora
 from raysr.ipl.decisions import read_decisions
 from raysr.ipl.distiller import CheckedBuilder, Distiller
 from raysr.ipl.events import Events
-from raysr.ipl.filter_chain import FilterChain
-from raysr.ipl.filter_hash import filter_hash
-from raysr.ipl.filter_report import judge_filters
+from raysr.ipl.filters.chain import FilterChain
+from raysr.ipl.filters.hash import filter_hash
+from raysr.ipl.filters.report import judge_filters
 from raysr.ipl.folder import keep_config, owning, place
 from raysr.ipl.handover import write_json
 from raysr.ipl.held_out import Protecting, count_held_out

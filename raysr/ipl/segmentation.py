@@ -17,8 +17,8 @@ from raysr.corpus.manifest import Manifest, open_manifest, write_jsonl
 from raysr.corpus.utterance import Utterance
 from raysr.corpus.workers import WorkerDied, run_in_workers
 from raysr.errors import RunError
-from raysr.ipl.attempts import Attempts
 from raysr.ipl.handover import write_json
+from raysr.ipl.labelling.attempts import Attempts
 from raysr.ipl.progress import Progress
 
 CUTTING = "finding its speech"

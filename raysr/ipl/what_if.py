@@ -9,7 +9,7 @@ from raysr.config import Spec, read_yaml
 from raysr.errors import ConfigError, RunError
 from raysr.ipl.config import RunConfig
 from raysr.ipl.earlier import Earlier
-from raysr.ipl.filter_report import GOOD_WER, judge_filters
+from raysr.ipl.filters.report import GOOD_WER, judge_filters
 from raysr.ipl.progress import Progress
 from raysr.ipl.run import Run
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from raysr.config import Config as Options
+from raysr.ipl.labelling.ray_recogniser import RayRecogniser
 from raysr.ipl.predictions import Predictions
-from raysr.ipl.ray_recogniser import RayRecogniser
 from raysr.teachers.base import TeacherOutput
 
 FILLER_MB = 80

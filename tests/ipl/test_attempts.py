@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from raysr.errors import CorpusError
-from raysr.ipl.attempts import Attempt, Attempts
+from raysr.ipl.labelling.attempts import Attempt, Attempts
 
 NAMES = ["a", "b", "c"]
 DYING = """
 import ctypes, faulthandler, os, signal, sys, time
 from pathlib import Path
-from raysr.ipl.attempts import Attempts
+from raysr.ipl.labelling.attempts import Attempts
 
 def hang_with_the_lock():
     ctypes.PyDLL(None).sleep(600)  # a library that never gives Python's lock back

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysr.corpus.utterance import Utterance
-from raysr.ipl.blocks import blocks
+from raysr.ipl.labelling.blocks import blocks
 
 DURATIONS = st.lists(st.floats(0.1, 90), max_size=60)
 

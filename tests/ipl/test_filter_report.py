@@ -18,8 +18,8 @@ from raysr.evaluate.report import write_report
 from raysr.ipl.config import RunConfig
 from raysr.ipl.cycle import run_cycles
 from raysr.ipl.decisions import read_decisions
-from raysr.ipl.filter_chain import FilterChain
-from raysr.ipl.filter_report import Side, filter_report
+from raysr.ipl.filters.chain import FilterChain
+from raysr.ipl.filters.report import Side, filter_report
 from raysr.ipl.predictions import Prediction, TeacherHypothesis
 from raysr.ipl.progress import Progress
 from raysr.ipl.run import open_run

@@ -13,7 +13,7 @@ from raysr.corpus.features import FeatureCache
 from raysr.corpus.manifest import open_manifest
 from raysr.corpus.utterance import Utterance
 from raysr.errors import ConfigError
-from raysr.ipl.labeller import Labeller, Labelling
+from raysr.ipl.labelling.labeller import Labeller, Labelling
 from raysr.ipl.predictions import Predictions
 from raysr.teachers.base import TeacherOutput
 

@@ -122,7 +122,7 @@ def recording(
 def test_labelling_cut_off_labels_only_what_is_missing(
     tmp_path: Path, tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from raysr.ipl.labeller import Labeller
+    from raysr.ipl.labelling.labeller import Labeller
 
     labelled: list[str] = []
     original = Labeller.__call__

@@ -24,7 +24,7 @@ import torch
 from raysr.config import Config, Spec
 from raysr.corpus.manifest import write_jsonl
 from raysr.ipl.handover import Batches, Start
-from raysr.ipl.ray_recogniser import RayRecogniser
+from raysr.ipl.labelling.ray_recogniser import RayRecogniser
 from raysr.model.model import AsrModel
 from raysr.pool import EntryConfig
 from raysr.teachers.base import TeacherOutput

@@ -15,11 +15,11 @@ from raysr.errors import ConfigError
 from raysr.ipl.config import RunConfig
 from raysr.ipl.decisions import decide
 from raysr.ipl.events import Events
-from raysr.ipl.filter_hash import filter_hash
 from raysr.ipl.filters.agreement import Agreement
+from raysr.ipl.filters.hash import filter_hash
 from raysr.ipl.filters.score import Score
+from raysr.ipl.labelling.recogniser import LocalRecogniser, RecogniserConfig
 from raysr.ipl.predictions import Prediction, Predictions, TeacherHypothesis
-from raysr.ipl.recogniser import LocalRecogniser, RecogniserConfig
 from raysr.ipl.steps import Steps
 from raysr.ipl.voting import Vote
 from raysr.teachers.base import TeacherOutput

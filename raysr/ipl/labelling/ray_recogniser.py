@@ -18,12 +18,12 @@ from raysr.config import Config as Options
 from raysr.config import Spec
 from raysr.corpus.manifest import Manifest
 from raysr.errors import RunError
-from raysr.ipl import block_rows
-from raysr.ipl.block_rows import read_report, report_row
-from raysr.ipl.inputs import Needs, Reader, needs_of_specs
-from raysr.ipl.labeller import BlockReport, Labeller, Labelling
-from raysr.ipl.metrics import LabellingMetrics, pool_watch
-from raysr.ipl.recogniser import LocalRecogniser, RecogniserConfig
+from raysr.ipl.labelling import block_rows
+from raysr.ipl.labelling.block_rows import read_report, report_row
+from raysr.ipl.labelling.inputs import Needs, Reader, needs_of_specs
+from raysr.ipl.labelling.labeller import BlockReport, Labeller, Labelling
+from raysr.ipl.labelling.metrics import LabellingMetrics, pool_watch
+from raysr.ipl.labelling.recogniser import LocalRecogniser, RecogniserConfig
 
 
 class RayRecogniser(LocalRecogniser):

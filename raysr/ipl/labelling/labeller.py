@@ -11,8 +11,8 @@ from raysr.config import Spec
 from raysr.corpus.features import FeatureCache
 from raysr.corpus.utterance import Utterance
 from raysr.errors import one_line
-from raysr.ipl.attempts import Attempt, Attempts
-from raysr.ipl.inputs import Inputs, Reader, needs_of
+from raysr.ipl.labelling.attempts import Attempt, Attempts
+from raysr.ipl.labelling.inputs import Inputs, Reader, needs_of
 from raysr.ipl.predictions import Prediction, Predictions, TeacherHypothesis
 from raysr.teachers.base import FeatureTeacher, Teacher, TeacherContext, TeacherOutput, build_teacher
 

@@ -12,9 +12,9 @@ from raysr.corpus.features import FeatureCache
 from raysr.corpus.manifest import Manifest
 from raysr.corpus.utterance import Utterance
 from raysr.errors import RunError
-from raysr.ipl.blocks import blocks
 from raysr.ipl.context import CycleContext
-from raysr.ipl.labeller import BlockReport, Labeller, Labelling
+from raysr.ipl.labelling.blocks import blocks
+from raysr.ipl.labelling.labeller import BlockReport, Labeller, Labelling
 from raysr.ipl.predictions import Predictions
 from raysr.ipl.voting import Vote
 from raysr.teachers.base import TEACHERS

@@ -14,8 +14,8 @@ from raysr.audio.fbank import FbankConfig
 from raysr.corpus.disk import replacing
 from raysr.corpus.records import from_record, to_record
 from raysr.corpus.utterance import Utterance
-from raysr.ipl.inputs import Inputs
-from raysr.ipl.labeller import BlockReport
+from raysr.ipl.labelling.inputs import Inputs
+from raysr.ipl.labelling.labeller import BlockReport
 
 _TODO = pa.schema([("utterances", pa.list_(pa.string()))])
 _FEATURES = pa.struct([("fbank", pa.string()), ("bins", pa.int32()), ("values", pa.large_binary())])

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from typing import Any
 
-from raysr.ipl.labeller import BlockReport
+from raysr.ipl.labelling.labeller import BlockReport
 
 WINDOW_S = 60.0
 """Over which the speed is taken."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from raysr.config import Spec
 from raysr.ipl.context import CycleContext
 from raysr.ipl.decisions import Decision, Rule, decide
-from raysr.ipl.filter_hash import filter_hash
+from raysr.ipl.filters.hash import filter_hash
 from raysr.ipl.plugins import FILTERS
 from raysr.ipl.predictions import Prediction
 

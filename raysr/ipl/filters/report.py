@@ -14,7 +14,7 @@ from raysr.evaluate.wer import score, total
 from raysr.ipl.context import CycleContext
 from raysr.ipl.decisions import Decision
 from raysr.ipl.earlier import labelled
-from raysr.ipl.filter_chain import FilterChain
+from raysr.ipl.filters.chain import FilterChain
 from raysr.ipl.predictions import Prediction
 from raysr.ipl.strata import duration_stratum, grouped
 

@@ -14,7 +14,7 @@ from raysr.corpus.features import FeatureCache
 from raysr.corpus.load_together import load_together, neighbours
 from raysr.corpus.utterance import Utterance
 from raysr.errors import RaysrError, one_line
-from raysr.ipl.attempts import Attempt
+from raysr.ipl.labelling.attempts import Attempt
 from raysr.teachers.base import TEACHERS, FeatureTeacher, Teacher, Waveform
 
 READING = "reading the audio"
