@@ -9,11 +9,9 @@ errors in its other words.
 import random
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-import jiwer
 
 from benchmarks.joined import JoinedCorpus, open_names
 from benchmarks.model_scores import Scorer, tuned
@@ -21,6 +19,7 @@ from raysr.corpus.demo import demo_corpus
 from raysr.corpus.features import FeatureCache
 from raysr.corpus.utterance import Utterance
 from raysr.decode.decode_config import DecodeConfig
+from raysr.evaluate.rare_words import RareWords, rare_words
 from raysr.ipl.config import RunConfig
 from raysr.pool import Recogniser
 from raysr.text.normalise import normalise
@@ -40,16 +39,6 @@ DISTRACTING = (
 )
 
 
-@dataclass
-class NameCounts:
-    """Wanted names said and recognised; errors among the other words, and how many of those were said."""
-
-    names: int = 0
-    recalled: int = 0
-    words: int = 0
-    errors: int = 0
-
-
 def score_biasing(
     recogniser: Recogniser, config: RunConfig, corpus: JoinedCorpus, cache: Path
 ) -> dict[str, Any]:
@@ -65,7 +54,7 @@ def score_biasing(
 def _biased(scorer: Scorer, corpus: JoinedCorpus, decode: DecodeConfig, lm: bool) -> dict[str, Any]:
     """Return the boosts, and counts of every test set without one, at the default and at that chosen on dev."""
 
-    def counted(utterances: Sequence[Utterance], boost: float) -> NameCounts:
+    def counted(utterances: Sequence[Utterance], boost: float) -> RareWords:
         lists = [phrases(u, boost) for u in utterances] if boost else None
         return count(utterances, scorer.texts(utterances, decode, lm=lm, phrases=lists))
 
@@ -80,7 +69,7 @@ def _biased(scorer: Scorer, corpus: JoinedCorpus, decode: DecodeConfig, lm: bool
     }
     tests = {name: with_names(part) for name, part in corpus.tests.items()}
     sets = {
-        name: {way: vars(counted(part, boost)) for way, boost in boosts.items()}
+        name: {way: asdict(counted(part, boost)) for way, boost in boosts.items()}
         for name, part in tests.items()
     }
     return {"boosts": boosts, "lm_weight": decode.lm_weight, "sets": sets}
@@ -100,17 +89,7 @@ def phrases(utterance: Utterance, boost: float) -> Mapping[str, float]:
     return dict.fromkeys([*wanted, *DISTRACTING.split(", ")], boost)
 
 
-def count(utterances: Sequence[Utterance], texts: Sequence[str]) -> NameCounts:
-    """Count over all utterances; a word put in where none was said is an error of the other words."""
+def count(utterances: Sequence[Utterance], texts: Sequence[str]) -> RareWords:
+    """Count the open names over all utterances, and errors among the other words."""
     references = [normalise(u.text or "") for u in utterances]
-    aligned = jiwer.process_words(references, [normalise(text) for text in texts])
-    counts = NameCounts()
-    for words, chunks in zip(aligned.references, aligned.alignments, strict=True):
-        right = {i for c in chunks if c.type == "equal" for i in range(c.ref_start_idx, c.ref_end_idx)}
-        names = {i for i, word in enumerate(words) if word in demo_corpus().open_names}
-        inserted = sum(c.hyp_end_idx - c.hyp_start_idx for c in chunks if c.type == "insert")
-        counts.names += len(names)
-        counts.recalled += len(names & right)
-        counts.words += len(words) - len(names)
-        counts.errors += len(words) - len(names | right) + inserted
-    return counts
+    return rare_words(references, [normalise(text) for text in texts], demo_corpus().open_names)

@@ -108,8 +108,8 @@ def biasing(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for way in ways:
             total = {key: sum(found[way][key] for found in chosen) for key in chosen[0][way]}
             rates[way] = {
-                "recall": round(total["recalled"] / total["names"], 4),
-                "other_wer": round(total["errors"] / total["words"], 4),
+                "recall": round(total["recalled"] / total["said"], 4),
+                "other_wer": round(total["errors"] / total["others"], 4),
             }
         results["sets"][name] = rates
     return results
