@@ -31,6 +31,7 @@ from raysr.corpus.utterance import Utterance
 from raysr.ipl.plugins import RECOGNISERS
 from raysr.ipl.predictions import Prediction
 from raysr.ipl.progress import Progress
+from raysr.pool import Pool
 from raysr.teachers.base import TeacherOutput, Waveform
 
 SECONDS = 0.5
@@ -111,7 +112,12 @@ def measure(folder: Path, hostile: int, sound: int) -> dict[str, Any]:
 def label(folder: Path, utterances: Sequence[Utterance]) -> list[Prediction]:
     """Label by two actors; return the rows."""
     context = SimpleNamespace(
-        cycle=0, folder=folder, cache=folder / "cache", features=FbankConfig(), progress=Progress(quiet=True)
+        cycle=0,
+        folder=folder,
+        cache=folder / "cache",
+        features=FbankConfig(),
+        progress=Progress(quiet=True),
+        pool=Pool(folder / "pool"),
     )
     spec = Spec(kind="ray", block=64, timeout=5.0, retries=1, actors={"min": 2, "max": 2})
     teacher = Spec(kind=f"{Loudness.__module__.replace('__main__', 'benchmarks.hostile')}:Loudness")

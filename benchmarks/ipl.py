@@ -46,7 +46,7 @@ ARMS: Mapping[str, Sequence[str]] = {
     "no_filter": ["filter=[{kind: empty}]"],
     "oracle": ["recogniser={kind: benchmarks.truth:Truth}", "filter=[{kind: empty}]"],
 }
-COMMON = ["trainer.steps_by_cycle=[2000, 2000, 2000]", "run.canary=0", "stop.collapse.drift=null"]
+COMMON = ["trainer.steps_by_cycle=[2000, 2000, 2000]", "run.canary=0", "stop.enabled=false"]
 METHODS = ("greedy", "lm")
 SETS = ("clean", "music")
 
@@ -61,6 +61,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, help="cells side by side; as many as there are cores by default")
     parser.add_argument("overrides", nargs="*", help="of the recipe, in every arm: dotted.key=value")
     options = parser.parse_args()
+    if fixed := [o for o in options.overrides if o.startswith(("run.cycles", "trainer.steps"))]:
+        parser.error(f"{fixed[0]}: cycles and updates are set by the arms, so that they stay equal")
     comparison = Comparison(options.work, ARMS, [*COMMON, *options.overrides])
     results = summarise(comparison.run(options.seeds, options.jobs), options.seeds)
     options.json.parent.mkdir(parents=True, exist_ok=True)

@@ -3,10 +3,10 @@
 python -m benchmarks.label --json results/label.json --stream-gb 20
 
 A pool of one or two actors and as many bare processes, each with one thread, label the same blocks from the same
-shards: decoding, features, a Conformer of the default size, greedy decoding, predictions written. They take turns;
-`ratio_vs_bare` is the median of what the pool labels in a second by what the processes label, pair by pair. Both are
-timed by their files of predictions, from when every worker has written its sixth block to the last, so that neither
-pays for starting up.
+shards, each the next one when it has done with one: decoding, features, a Conformer of the default size, greedy
+decoding, predictions written. They take turns; `ratio_vs_bare` is the median of what the pool labels in a second by
+what the processes label, pair by pair. Both are timed by their files of predictions, from when the last worker is in
+its sixth block, so that neither pays for starting up.
 
 The stream is 48 kHz stereo WAV in shards, decoded by tasks so that all of it passes through the object store, and
 labelled by a teacher that costs nothing. Reported are the driver's peak of resident memory and the most that the object
@@ -29,6 +29,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import torch
+from torch import Tensor
 
 from benchmarks.hostile import Loudness
 from benchmarks.stream import StoreWatch, peak_rss_mb, synthetic_corpus
@@ -48,11 +49,33 @@ from raysr.ipl.progress import Progress
 from raysr.model.config import ModelConfig
 from raysr.model.model import AsrModel
 from raysr.pool import EntryConfig, Pool
+from raysr.teachers.base import TeacherContext, TeacherOutput
+from raysr.teachers.pool_model import PoolModel
 from raysr.text.tokeniser import Tokeniser, TokeniserConfig
 
 BLOCK, WINDOW, BLOCK_SECONDS = 32, 8, 600.0
-LEAD_IN = 6  # blocks of each worker that are not timed
+LEAD_IN = 6  # the block of each worker in which timing may begin
 STORE_MB = 512
+
+
+class Watched(PoolModel):
+    """A pool entry as teacher that leaves a file when its process is in the first block that is timed."""
+
+    class Config(PoolModel.Config):
+        """``seen``: the folder for these files."""
+
+        seen: str
+
+    def __init__(self, config: Config, context: TeacherContext) -> None:
+        super().__init__(config, context)
+        self._seen, self._blocks = Path(config.seen), 0
+
+    def transcribe_features(self, features: Sequence[Tensor]) -> list[TeacherOutput]:
+        self._blocks += 1
+        if self._blocks == LEAD_IN:
+            self._seen.mkdir(parents=True, exist_ok=True)
+            (self._seen / str(os.getpid())).touch()
+        return super().transcribe_features(features)
 
 
 def main() -> None:
@@ -89,7 +112,7 @@ def main() -> None:
 
 def throughput(folder: Path, rounds: int, count: int) -> dict[str, Any]:
     """Label in pairs of turns, each beginning with the other; return speeds and the medians of their ratios."""
-    teacher = publish_teacher(folder / "pool")
+    entry = publish_teacher(folder / "pool")
     corpus = open_manifest(list(demo_corpus().unlabelled)[:count])
     pairs: dict[str, list[dict[str, float]]] = {"1": [], "2": []}
     for number in range(rounds):
@@ -98,8 +121,9 @@ def throughput(folder: Path, rounds: int, count: int) -> dict[str, Any]:
             pair = {}
             for name, run in turns if number % 2 else turns[::-1]:
                 out = folder / f"{name}-{workers}-{number}"
-                run(out, corpus, teacher, workers)
-                pair[name] = round(speed(out / "predictions", corpus, workers), 2)
+                kind = f"{Watched.__module__.replace('__main__', 'benchmarks.label')}:Watched"
+                run(out, corpus, Spec(kind=kind, entries=[entry], seen=str(out / "seen")), workers)
+                pair[name] = round(speed(out, corpus, workers), 2)
             pairs[str(workers)].append(pair)
             print(workers, pair, f"{pair['ray'] / pair['bare']:.3f}", flush=True)
     return {
@@ -112,7 +136,7 @@ def throughput(folder: Path, rounds: int, count: int) -> dict[str, Any]:
     }
 
 
-def publish_teacher(root: Path) -> Spec:
+def publish_teacher(root: Path) -> str:
     """Publish a model of the default size with random weights: it takes the time of one that knows something."""
     torch.manual_seed(0)
     tokeniser = Tokeniser.train([u.text or "" for u in demo_corpus().labelled], TokeniserConfig())
@@ -120,7 +144,7 @@ def publish_teacher(root: Path) -> Spec:
     entry = Pool(root).publish(
         "teacher", model, tokeniser, None, {}, EntryConfig(decode=DecodeConfig(method="greedy"))
     )
-    return Spec(kind="pool_model", entries=[str(entry.path)])
+    return str(entry.path)
 
 
 def on_ray(out: Path, corpus: Manifest, teacher: Spec, workers: int) -> None:
@@ -137,13 +161,12 @@ def on_ray(out: Path, corpus: Manifest, teacher: Spec, workers: int) -> None:
 
 
 def bare(out: Path, corpus: Manifest, teacher: Spec, workers: int) -> None:
-    """Label by processes that know no Ray, each with every so-manieth block."""
+    """Label by processes that know no Ray; whoever is free takes the next block."""
     work = list(blocks(corpus, BLOCK, BLOCK_SECONDS, WINDOW))
     spawn = multiprocessing.get_context("spawn")
-    ready = spawn.Barrier(workers)
+    ready, taken = spawn.Barrier(workers), spawn.Value("i", 0)
     processes = [
-        spawn.Process(target=_label_bare, args=(out, work[n::workers], teacher, ready))
-        for n in range(workers)
+        spawn.Process(target=_label_bare, args=(out, work, teacher, ready, taken)) for _ in range(workers)
     ]
     for process in processes:
         process.start()
@@ -152,24 +175,32 @@ def bare(out: Path, corpus: Manifest, teacher: Spec, workers: int) -> None:
         assert process.exitcode == 0
 
 
-def _label_bare(out: Path, work: Sequence[list[Utterance]], teacher: Spec, ready: Any) -> None:
+def _label_bare(out: Path, work: Sequence[list[Utterance]], teacher: Spec, ready: Any, taken: Any) -> None:
     torch.set_num_threads(1)
     labeller = Labeller(
         Labelling([teacher], 0, out / "predictions", FeatureCache(out / "cache"), longest=120.0)
     )
     ready.wait()
-    for block in work:
-        labeller(block)
+    while True:
+        with taken.get_lock():
+            number = taken.value
+            taken.value += 1
+        if number >= len(work):
+            return
+        labeller(work[number])
 
 
-def speed(predictions: Path, corpus: Manifest, workers: int) -> float:
-    """Return seconds of audio labelled in a second, after every worker's lead-in, by when files were written."""
-    assert Predictions(predictions).ids() == {u.id for u in corpus}
+def speed(out: Path, corpus: Manifest, workers: int) -> float:
+    """Return seconds of audio labelled in a second, after the last worker's lead-in, by when files were written."""
+    assert Predictions(out / "predictions").ids() == {u.id for u in corpus}
+    seen = [path.stat().st_mtime_ns for path in (out / "seen").iterdir()]
+    assert len(seen) == workers, f"{len(seen)} of {workers} workers came to their block {LEAD_IN}"
     written = sorted(
         (path.stat().st_mtime_ns, sum(pq.read_table(path, columns=["duration"])["duration"].to_pylist()))
-        for path in predictions.glob("*.parquet")
-    )[LEAD_IN * workers - 1 :]
-    return sum(seconds for _, seconds in written[1:]) / ((written[-1][0] - written[0][0]) / 1e9)
+        for path in (out / "predictions").glob("*.parquet")
+    )
+    timed = [(when, seconds) for when, seconds in written if when >= max(seen)]
+    return sum(seconds for _, seconds in timed[1:]) / ((timed[-1][0] - timed[0][0]) / 1e9)
 
 
 def stream(folder: Path, shards: Path) -> dict[str, Any]:
@@ -205,6 +236,7 @@ def context(folder: Path) -> Any:
         cache=cache,
         features=FbankConfig(),
         progress=Progress(quiet=not sys.stdout.isatty()),
+        pool=Pool(folder / "pool"),
     )
 
 

@@ -40,7 +40,7 @@ DISTRACTING: Mapping[str, Sequence[str]] = {
     for kind, names in yaml.safe_load((ROOT / "benchmarks" / "names.yaml").read_text()).items()
 }
 SENTENCES = 3  # of the text, for each name of the list
-COMMON = ["trainer.steps_by_cycle=[2000, 2000, 2000]", "run.canary=0", "stop.collapse.drift=null"]
+COMMON = ["trainer.steps_by_cycle=[2000, 2000, 2000]", "run.canary=0", "stop.enabled=false"]
 METHODS, SETS = ("greedy", "lm"), ("clean", "music", "engine")
 
 

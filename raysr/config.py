@@ -10,6 +10,7 @@ import difflib
 import importlib
 import sys
 from collections.abc import Hashable, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Self, TypeVar, get_args
@@ -110,33 +111,46 @@ def load(cls: type[C], path: str | Path, overrides: Sequence[str] = ()) -> C:
     """
     path = Path(path)
     data = read_extended(path)
-    sys.path[:0] = [folder for folder in (str(path.resolve().parent), "") if folder not in sys.path]
+    sys.path[:0] = [folder for folder in (*map(str, folders(path)), "") if folder not in sys.path]
     return cls.parse(apply_overrides(data, overrides), where=str(path))
 
 
-def read_extended(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
+def read_extended(path: Path) -> dict[str, Any]:
     """Read a YAML mapping on top of the one whose file its key ``extends`` names, relative to its own folder.
 
     Raises:
         ConfigError: a file cannot be read, or extends itself in the end.
     """
-    data = read_yaml(path)
-    base = data.pop("extends", None)
-    if base is None:
-        return data
-    if not isinstance(base, str):
-        raise ConfigError(f"{path}: extends should name another YAML file, not {_short(base)}")
-    beneath = (path.parent / base).resolve()
-    chain = (*within, path.resolve())
-    if beneath in chain:
-        raise ConfigError(f"{path}: extends {base}, which extends it in turn")
-    return merged(read_extended(beneath, chain), data)
+    return reduce(merged, (data for _, data in reversed(_chain(path))))
+
+
+def folders(path: Path) -> list[Path]:
+    """Return the folders of a YAML file and of what it extends: a user's own classes may lie in any of them."""
+    return list(dict.fromkeys(file.resolve().parent for file, _ in _chain(path)))
+
+
+def _chain(path: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Return a file, the one that it extends, and so on, with what stands in each."""
+    files: list[tuple[Path, dict[str, Any]]] = []
+    while True:
+        data = read_yaml(path)
+        base = data.pop("extends", None)
+        files.append((path, data))
+        if base is None:
+            return files
+        if not isinstance(base, str):
+            raise ConfigError(f"{path}: extends should name another YAML file, not {_short(base)}")
+        beneath = (path.parent / base).resolve()
+        if beneath in (file.resolve() for file, _ in files):
+            raise ConfigError(f"{path}: extends {base}, which extends it in turn")
+        path = beneath
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``base`` with ``changes``, group by group; one of another ``kind`` takes the place of the whole group."""
-    result = dict(base)
-    for key, value in changes.items():
+    result: dict[Any, Any] = dict(base)
+    for name, value in changes.items():
+        key = _key(result, name)
         before = result.get(key)
         if isinstance(before, Mapping) and isinstance(value, Mapping) and _same_kind(before, value):
             value = merged(before, value)
@@ -145,7 +159,13 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 
 
 def _same_kind(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    return bool(after.get("kind", before.get("kind")) == before.get("kind"))
+    """Return whether a group goes on; one that names no kind is of the default one, and may be named so later."""
+    return "kind" not in before or after.get("kind", before["kind"]) == before["kind"]
+
+
+def _key(mapping: Mapping[Any, Any], name: Any) -> Any:
+    """Return the key of a mapping that is written like ``name``: YAML reads 1 as a number, "1" and a.1=… as text."""
+    return next((key for key in mapping if str(key) == str(name)), name)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -196,9 +216,9 @@ def _descend(node: Any, part: str, override: str) -> Any:
     return child
 
 
-def _place(node: dict[str, Any] | list[Any], part: str, override: str) -> str | int:
+def _place(node: dict[Any, Any] | list[Any], part: str, override: str) -> Any:
     if isinstance(node, dict):
-        return part
+        return _key(node, part)
     if not (part.isascii() and part.isdigit() and int(part) < len(node)):
         raise ConfigError(f"override '{override}': '{part}' should be a number below {len(node)}")
     return int(part)

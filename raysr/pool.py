@@ -272,17 +272,36 @@ def check_alike(entries: Sequence[Entry]) -> None:
     """Raise :class:`PoolError` naming the entry whose weights cannot be averaged with those of the first."""
     if not entries:
         raise PoolError("no pool entries to average")
-    shapes = _shapes(entries[0])
     for entry in entries[1:]:
-        if _shapes(entry) != shapes:
-            difference = "another shape than"
-        elif entry.files.get(TOKENISER) != entries[0].files.get(TOKENISER):
-            difference = "other tokens than"
+        if difference := _difference(entry, entries[0]):
+            raise PoolError(
+                f"pool entry {entry.path} has {difference} {entries[0].path}: they cannot be averaged"
+            )
+
+
+def alike(entries: Sequence[Entry]) -> list[Entry]:
+    """Return the entries whose weights can be averaged with those of the first: a model may grow within a run."""
+    found = []
+    for entry in entries:
+        if difference := _difference(entry, entries[0]):
+            log.info(
+                "pool entry %s has %s %s: it is left out of the average",
+                entry.path,
+                difference,
+                entries[0].name,
+            )
         else:
-            continue
-        raise PoolError(
-            f"pool entry {entry.path} has {difference} {entries[0].path}: they cannot be averaged"
-        )
+            found.append(entry)
+    return found
+
+
+def _difference(entry: Entry, first: Entry) -> str | None:
+    one, other = entry.config(), first.config()
+    if _shapes(entry) != _shapes(first) or one.model.structure != other.model.structure:
+        return "another shape than"
+    if one.fbank != other.fbank:
+        return "other features than"
+    return "other tokens than" if entry.files.get(TOKENISER) != first.files.get(TOKENISER) else None
 
 
 def _shapes(entry: Entry) -> dict[str, list[int]]:

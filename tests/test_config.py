@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from raysr.config import Config, Slot, Spec, apply_overrides, load, read_extended, read_yaml
+from raysr.config import Config, Slot, Spec, apply_overrides, folders, load, read_extended, read_yaml
 from raysr.errors import ConfigError
 
 
@@ -285,6 +285,37 @@ def test_a_file_extends_another_group_by_group(tmp_path: Path) -> None:
         "list": [3],
         "group": {"kind": "y", "three": 3},
     }
+
+
+def test_a_group_of_the_default_kind_may_name_it_and_numbers_are_keys_like_texts(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("group: {one: 1}\nfrom_cycle: {1: {x: 1, deep: {p: 1}}}\n")
+    (tmp_path / "b.yaml").write_text(
+        "extends: a.yaml\ngroup: {kind: x, two: 2}\nfrom_cycle: {'1': {deep: {q: 2}}}\n"
+    )
+    whole = read_extended(tmp_path / "b.yaml")
+    assert whole == {
+        "group": {"kind": "x", "one": 1, "two": 2},
+        "from_cycle": {1: {"x": 1, "deep": {"p": 1, "q": 2}}},
+    }
+    assert apply_overrides(whole, ["from_cycle.1.deep.p=3", "from_cycle.2.x=4"])["from_cycle"] == {
+        1: {"x": 1, "deep": {"p": 3, "q": 2}},
+        "2": {"x": 4},
+    }
+
+
+def test_classes_may_lie_beside_any_file_of_the_chain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "beside_the_base.py").write_text(
+        "class Mine:\n    def __init__(self, config, context): ...\n"
+    )
+    (tmp_path / "base.yaml").write_text("cycles: 2\n")
+    (tmp_path / "mine" / "run.yaml").write_text("extends: ../base.yaml\nencoder: {layers: 1}\n")
+    assert folders(tmp_path / "mine" / "run.yaml") == [tmp_path / "mine", tmp_path]
+    load(Run, tmp_path / "mine" / "run.yaml")
+    assert type(SLOT.build(Spec(kind="beside_the_base:Mine"), None)).__name__ == "Mine"
 
 
 def test_what_cannot_be_extended_is_named(tmp_path: Path) -> None:

@@ -59,13 +59,14 @@ def label(
 
     Example: `raysr label --config my.yaml --out kept.jsonl builder.kind=external selector.first_cycle=0`
     """
+    from raysr.config import folders
     from raysr.corpus.manifest import write_jsonl
     from raysr.ipl.config import read_config
     from raysr.ipl.progress import Progress
     from raysr.ipl.run import open_run
 
     settings = read_config(config, overrides or [])
-    with open_run(settings, Progress(), [config.absolute().parent, Path.cwd()]) as run:
+    with open_run(settings, Progress(), [*folders(config), Path.cwd()]) as run:
         cycle = settings.first_cycle
         step, plugin = run.steps(cycle), run.plugins(cycle)
         selected = step.selection(lambda: plugin.selector(cycle, run.unlabelled))

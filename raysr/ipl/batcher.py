@@ -96,9 +96,7 @@ class Material:
         for utterance, weight in zip(kept, weights, strict=True):
             if not 0 <= weight < math.inf:
                 raise RunError(f"batcher.weight: utterance {utterance.id} weighs {weight}; give 0 or more")
-            if weight == 1:
-                weighted.append(utterance)
-            elif weight > 0:
+            if weight > 0:
                 weighted.append(replace(utterance, custom={**utterance.custom, LOSS_WEIGHT: weight}))
         return weighted
 

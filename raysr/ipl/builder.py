@@ -9,7 +9,7 @@ from raysr.config import Config as Options
 from raysr.config import Spec
 from raysr.ipl import plugins
 from raysr.ipl.context import CycleContext
-from raysr.pool import Entry, Pool, check_alike
+from raysr.pool import Entry, Pool, alike
 from raysr.teachers.base import TEACHERS
 
 
@@ -59,7 +59,10 @@ class Students(Options):
 
 
 class Average:
-    """One teacher: the mean of some students' weights, of the newest three unless the options say otherwise."""
+    """One teacher: the mean of some students' weights, of the newest three unless the options say otherwise.
+
+    Where the model has grown in between, those like the first of them.
+    """
 
     Config = Students
 
@@ -67,7 +70,7 @@ class Average:
         self.config = config
 
     def __call__(self, pool: Pool) -> Sequence[Spec]:
-        entries = self.config.pick(pool, default=3)
+        entries = alike(self.config.pick(pool, default=3))
         return [_teacher(entries)] if entries else []
 
 
@@ -83,7 +86,7 @@ class Ema:
 
         Attributes:
             decay: of what was before; 0 is the newest student alone.
-            newest: students that it goes over at most; None is all of the run.
+            newest: students that it goes over at most; None is all of the run that have the newest one's shape.
         """
 
         decay: float = Field(default=0.5, ge=0, lt=1)
@@ -93,7 +96,7 @@ class Ema:
         self.config = config
 
     def __call__(self, pool: Pool) -> Sequence[Spec]:
-        entries = pool.newest(self.config.newest)
+        entries = alike(pool.newest(self.config.newest))
         return [_teacher(entries, ema_shares(len(entries), self.config.decay))] if entries else []
 
 
@@ -168,7 +171,6 @@ def ema_shares(count: int, decay: float) -> list[float]:
 
 def _teacher(entries: Sequence[Entry], shares: Sequence[float] | None = None) -> Spec:
     """Describe a teacher in full, so that what labelled can be read from the run's folder."""
-    check_alike(entries)
     options: dict[str, Any] = {"entries": [str(entry.path.absolute()) for entry in entries]}
     options |= {"shares": list(shares)} if shares is not None else {}
     return Spec(kind="pool_model", **options, decode=entries[0].config().decode.dump())

@@ -146,9 +146,9 @@ class RunConfig(Config):
             raise ValueError(f"from_cycle.{cycle}.{fixed[0]}: only these may change from a cycle on: {known}")
         now = self.at(cycle)
         starts_from_before = now.initializer.kind in {"previous", "average"}
-        if cycle > 0 and starts_from_before and _shapes(now.model) != _shapes(self.at(cycle - 1).model):
+        if cycle > 0 and starts_from_before and not _like(now.model, self.at(cycle - 1).model):
             raise ValueError(
-                f"from_cycle.{cycle}.model: its weights have other shapes than the student's that initializer "
+                f"from_cycle.{cycle}.model: its weights have other shapes or heads than the student's that initializer "
                 f"'{now.initializer.kind}' starts from; set from_cycle.{cycle}.initializer: {{kind: scratch}}"
             )
 
@@ -181,6 +181,11 @@ class RunConfig(Config):
 def read_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> RunConfig:
     """Read a run's configuration from YAML, with ``dotted.key=value`` overrides."""
     return load(RunConfig, path, overrides)
+
+
+def _like(model: ModelConfig, other: ModelConfig) -> bool:
+    """Return whether one model can go on with the other's weights."""
+    return model.structure == other.structure and _shapes(model) == _shapes(other)
 
 
 def _shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:

@@ -8,7 +8,7 @@ from raysr.errors import ConfigError
 from raysr.ipl.context import CycleContext
 from raysr.ipl.folder import place
 from raysr.ipl.handover import Start
-from raysr.pool import Entry, Pool, average
+from raysr.pool import Entry, Pool, alike, average
 
 
 class Scratch:
@@ -47,7 +47,7 @@ class Previous:
 
 
 class Average:
-    """The mean of the newest students'; freshly drawn while there is none."""
+    """The mean of the newest students' that have the newest one's shape; freshly drawn while there is none."""
 
     class Config(Options):
         newest: int = Field(default=3, ge=1)
@@ -57,7 +57,7 @@ class Average:
         self.path = context.folder / "average.safetensors"
 
     def __call__(self, pool: Pool) -> Start:
-        entries = pool.newest(self.newest)
+        entries = alike(pool.newest(self.newest))
         if not entries:
             return Start()
         save_file(average(entries), self.path)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from raysr.cluster import Connection, connect
-from raysr.config import Spec
+from raysr.config import Spec, folders
 from raysr.corpus.disk import naming_full_disk
 from raysr.corpus.features import FeatureCache
 from raysr.corpus.manifest import Manifest
@@ -225,7 +225,7 @@ def run_ipl(config_file: str | Path, overrides: Sequence[str] = (), quiet: bool 
         RaysrError: the configuration, a corpus, the cluster or a training is at fault, in one line.
     """
     config = read_config(config_file, list(overrides))
-    with open_run(config, Progress(quiet), [Path(config_file).absolute().parent, Path.cwd()]) as run:
+    with open_run(config, Progress(quiet), [*folders(Path(config_file)), Path.cwd()]) as run:
         from raysr.ipl.cycle import run_cycles
 
         run_cycles(run)

@@ -139,6 +139,12 @@ class ModelConfig(Config):
     """Above 0 if and only if there are ``decoder.reverse_layers``."""
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
 
+    @property
+    def structure(self) -> tuple[object, ...]:
+        """What weights mean, beyond their shapes: models that differ in it cannot share or average them."""
+        encoder, decoder = self.encoder, self.decoder
+        return encoder.kind, encoder.heads, encoder.subsampling, decoder.kind, decoder.heads
+
     @model_validator(mode="after")
     def _consistent(self) -> "ModelConfig":
         if self.decoder.kind == "transformer" and self.encoder.dim % self.decoder.heads:

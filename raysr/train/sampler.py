@@ -70,8 +70,8 @@ class MixedSampler:
     """Global batches of several sources' utterances.
 
     An utterance's index counts through all sources in their order. In the long run a source gets its share of the
-    frames, to within a few utterances however long the run; a window holds an utterance twice only where a
-    source is too small for its share.
+    frames, to within a few utterances however long the run. A batch holds an utterance twice only where a source is
+    too small for its share, or begins a new epoch within a window and draws early what it has drawn last.
 
     Args:
         sources: the length in feature frames of each utterance of each source.

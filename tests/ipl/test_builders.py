@@ -17,7 +17,7 @@ from raysr.ipl import plugins
 from raysr.ipl.builder import ema_shares
 from raysr.model.config import DecoderConfig, EncoderConfig, ModelConfig
 from raysr.model.model import AsrModel
-from raysr.pool import Entry, EntryConfig, Pool
+from raysr.pool import Entry, EntryConfig, Pool, check_alike
 from raysr.teachers.base import TEACHERS, TeacherContext
 from raysr.text.tokeniser import Tokeniser
 
@@ -28,13 +28,15 @@ CONFIG = ModelConfig(
 )
 
 
-def publish(pool: Pool, cycle: int, dev_wer: float | None, texts: str = "one two") -> Entry:
+def publish(
+    pool: Pool, cycle: int, dev_wer: float | None, texts: str = "one two", model: ModelConfig = CONFIG
+) -> Entry:
     torch.manual_seed(cycle)
     tokeniser = Tokeniser.train([texts])
     metrics = {"cycle": cycle} | ({} if dev_wer is None else {"dev_wer": dev_wer})
-    config = EntryConfig(model=CONFIG, decode=DecodeConfig(beam=5 + cycle))
-    model = AsrModel(CONFIG, tokeniser.vocab_size)
-    return pool.publish(f"cycle-{cycle:03d}", model, tokeniser, None, metrics, config)
+    config = EntryConfig(model=model, decode=DecodeConfig(beam=5 + cycle))
+    made = AsrModel(model, tokeniser.vocab_size)
+    return pool.publish(f"cycle-{cycle:03d}", made, tokeniser, None, metrics, config)
 
 
 @pytest.fixture
@@ -110,16 +112,24 @@ def test_ema_shares_are_those_of_the_recursion(count: int, decay: float) -> None
     assert sum(shares) == pytest.approx(1)
 
 
-def test_a_damaged_student_is_passed_over_and_another_shape_is_named(pool: Pool) -> None:
+def test_students_that_cannot_be_averaged_are_passed_over(pool: Pool) -> None:
     with (pool.root / "cycle-001" / "model.safetensors").open("ab") as file:
         file.write(b"x")
     [teacher] = build(pool, kind="ema", decay=0.25)
     assert names([teacher]) == [["cycle-002", "cycle-000"]]
     assert teacher.options["shares"] == [0.75, 0.25]
-    publish(pool, 3, 0.1, texts="one two three four")
+    heads = CONFIG.model_copy(update={"encoder": CONFIG.encoder.model_copy(update={"heads": 4})})
+    publish(pool, 3, 0.1, model=heads)  # its weights have the same shapes, and mean something else
+    publish(pool, 4, 0.3, model=heads)
     for kind in ("ema", "average"):
-        with pytest.raises(PoolError, match=r"cycle-002 has another shape than .*cycle-003"):
-            build(pool, kind=kind)
+        assert names(build(pool, kind=kind)) == [["cycle-004", "cycle-003"]]
+    assert names(build(pool, kind="average", best=3)) == [["cycle-003", "cycle-004"]]
+    publish(pool, 5, 0.1, texts="one two three four", model=heads)  # other tokens
+    assert names(build(pool, kind="ema")) == [["cycle-005"]]
+    start = plugins.INITIALIZERS.build(Spec(kind="average"), SimpleNamespace(folder=pool.root.parent))(pool)
+    assert start.parents == ("cycle-005",)
+    with pytest.raises(PoolError, match=r"cycle-002 has another shape than .*cycle-004"):
+        check_alike([pool.get("cycle-004"), pool.get("cycle-002")])
 
 
 @pytest.mark.parametrize(

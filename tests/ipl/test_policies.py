@@ -53,6 +53,7 @@ def base(**changes: Any) -> dict[str, Any]:
             {2: {"model": {"encoder": {"layers": 7}}}},
             r"from_cycle\.2\.model: .*initializer: \{kind: scratch\}",
         ),
+        ({1: {"model": {"encoder": {"heads": 2}}}}, r"from_cycle\.1\.model: .*shapes or heads"),
     ],
 )
 def test_changes_that_cannot_work_are_told_when_they_are_read(changes: dict[int, Any], told: str) -> None:

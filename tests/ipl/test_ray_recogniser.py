@@ -17,6 +17,7 @@ from raysr.corpus.manifest import Manifest, open_manifest
 from raysr.ipl.plugins import RECOGNISERS
 from raysr.ipl.predictions import Prediction
 from raysr.ipl.progress import Progress
+from raysr.pool import Pool
 from raysr.teachers.base import TeacherOutput
 
 pytestmark = pytest.mark.ray
@@ -46,7 +47,12 @@ def label(
     **options: Any,
 ) -> list[Prediction]:
     context = SimpleNamespace(
-        cycle=0, folder=folder, cache=folder / "cache", features=FbankConfig(), progress=Progress(quiet=True)
+        cycle=0,
+        folder=folder,
+        cache=folder / "cache",
+        features=FbankConfig(),
+        progress=Progress(quiet=True),
+        pool=Pool(folder.parents[1] / "pool"),
     )
     recogniser = RECOGNISERS.build(Spec(kind=kind, **{"block": 4} | options), context)
     return list(recogniser(corpus, [Spec(kind=teacher)]))
