@@ -18,7 +18,9 @@ surest, then self  the same, but the second time the student labels alone
 """
 
 import argparse
+import hashlib
 import json
+import pickle
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,9 +33,12 @@ from benchmarks.arms import NEVER, Comparison, cycle_reports, scored_rows
 from benchmarks.code import ROOT
 from raysr.corpus.demo import demo_corpus
 from raysr.corpus.demo.words import KNOWN_NAMES, OPEN_NAMES
+from raysr.corpus.disk import replacing
 from raysr.decode.lexicon import FIRST_WORD
 from raysr.decode.ngram import Ngram
 from raysr.evaluate.rare_words import RareWords, rare_words
+from raysr.teachers.base import TeacherContext, TeacherOutput, Waveform
+from raysr.teachers.pocketsphinx import PocketSphinx
 
 DISTRACTING: Mapping[str, Sequence[str]] = {
     kind: names.split()
@@ -65,7 +70,11 @@ def main() -> None:
 
 def arms(files: Mapping[str, Path]) -> dict[str, list[str]]:
     """Return the arms: who labels in the two cycles that do, and how two become one."""
-    sphinx = f"{{kind: pocketsphinx, lm: {files['lm']}, dictionary: {files['dictionary']}}}"
+    heard = files["lm"].with_name("heard")
+    sphinx = (
+        f"{{kind: 'benchmarks.weak:Remembering', heard: {heard}, "
+        f"lm: {files['lm']}, dictionary: {files['dictionary']}}}"
+    )
 
     def taught(**more: int) -> str:
         options = "".join(f", {name}: {value}" for name, value in more.items())
@@ -79,6 +88,33 @@ def arms(files: Mapping[str, Path]) -> dict[str, list[str]]:
         "surest of both": [taught(join=1), "recogniser.vote=surest"],
         "surest, then self": [taught(join=1, until=2), "recogniser.vote=surest"],
     }
+
+
+class Remembering(PocketSphinx):
+    """PocketSphinx that hears a recording once for all arms, seeds and cycles: it says the same every time."""
+
+    class Config(PocketSphinx.Config):
+        """``heard``: the folder for what it has said."""
+
+        heard: str
+
+    def __init__(self, config: Config, context: TeacherContext) -> None:
+        super().__init__(config, context)
+        self._heard = Path(config.heard) / self.version
+        self._heard.mkdir(parents=True, exist_ok=True)
+
+    def transcribe(self, waveforms: Sequence[Waveform]) -> list[TeacherOutput]:
+        return [self._recalled(waveform) for waveform in waveforms]
+
+    def _recalled(self, waveform: Waveform) -> TeacherOutput:
+        path = self._heard / hashlib.sha256(waveform.tobytes()).hexdigest()
+        if not path.exists():
+            [output] = super().transcribe([waveform])
+            with replacing(path) as file:
+                pickle.dump(output, file)
+        with path.open("rb") as file:
+            output: TeacherOutput = pickle.load(file)
+            return output
 
 
 def write_files(folder: Path) -> dict[str, Path]:
