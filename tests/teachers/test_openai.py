@@ -350,12 +350,32 @@ def test_a_key_that_is_not_set_is_named() -> None:
         teacher("http://127.0.0.1:9/v1", api_key_env="NO_SUCH_KEY")
 
 
+@pytest.mark.parametrize("key", ["sk-abc\nsk-def", "sk-abc sk-def", "sk-abcé", "sk-abc\x07"])
+def test_a_key_that_no_header_can_carry_is_named_and_not_shown(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", key)
+    with pytest.raises(ConfigError, match="the environment variable MY_KEY holds no key") as caught:
+        teacher("http://127.0.0.1:9/v1", api_key_env="MY_KEY")
+    assert "sk-abc" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
-    "url", ["api.openai.com/v1", "https://me:secret@host/v1", "https://host/v1?key=secret", "ftp://a"]
+    "url",
+    [
+        "api.openai.com/v1",
+        "https://me:secret@host/v1",
+        "https://host/v1?key=secret",
+        "ftp://me:secret@host/v1",
+        "https://me:secret@h\u2100st/v1",
+        "https://me:secret@[host/v1",
+        ["https://me:secret@host/v1"],
+    ],
 )
-def test_a_url_is_checked_before_anything_runs(url: str) -> None:
-    with pytest.raises(ConfigError, match="base_url"):
+def test_a_url_is_checked_before_anything_runs_and_not_shown(url: Any) -> None:
+    with pytest.raises(ConfigError, match="base_url") as caught:
         TEACHERS.check(Spec(kind="openai", base_url=url, model="m"))  # type: ignore[call-arg]
+    assert "secret" not in str(caught.value)
 
 
 def test_waits_grow_and_end() -> None:
