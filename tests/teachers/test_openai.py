@@ -9,6 +9,7 @@ import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -265,6 +266,17 @@ def test_retry_after_holds_all_requests_back(endpoint: Callable[..., Endpoint]) 
     assert 0.4 <= second - first < 1  # longest_wait, and not the second that it asks for
 
 
+def test_retry_after_holds_back_requests_that_have_their_turn(endpoint: Callable[..., Endpoint]) -> None:
+    server = endpoint(fails(429, retry_after="1"), says())
+    options = {"concurrency": 4, "requests_per_minute": 300, "longest_wait": 1.0}
+    outputs = teacher(server, **options).transcribe([SPEECH] * 4)
+    assert all(output.error is None for output in outputs)
+    first, *others = sorted(arrived for arrived, *_ in server.requests)
+    assert len(others) == 4
+    assert others[0] - first >= 1
+    assert others[-1] - others[0] >= 3 * 0.2 - 0.05  # the rate holds after it, too
+
+
 def test_requests_keep_to_their_rate_and_number(endpoint: Callable[..., Endpoint]) -> None:
     at_once: list[int] = []
     busy = threading.Semaphore(100)
@@ -385,7 +397,16 @@ def test_waits_grow_and_end() -> None:
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [("7", 7.0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0), ("soon", None), (None, None), ("-1", None)],
+    [
+        ("7", 7.0),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        ("soon", None),
+        (None, None),
+        ("-1", None),
+        ("Mon, 01 Jan 99999999999 00:00:00 GMT", None),
+        ("Mon, 01 Jan 2024 00:00:00 +99999999999999", None),
+        ("9" * 5000, inf),
+    ],
 )
 def test_retry_after_is_a_number_or_a_date(value: str | None, seconds: float | None) -> None:
     assert retry_after(value) == seconds
