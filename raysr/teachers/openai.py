@@ -101,6 +101,13 @@ class OpenAi:
                 )
             return url.rstrip("/").removesuffix("/audio/transcriptions")
 
+    @classmethod
+    def patience(cls, config: Config) -> float:
+        """Return the seconds that an utterance may take: as many tries as there may be, with their turns and waits."""
+        turn = 60 / config.requests_per_minute if config.requests_per_minute else 0.0
+        # an answer may begin when the time-out is nearly over, and stop for as long again
+        return (config.retries + 1) * (turn + 2 * config.timeout + config.longest_wait)
+
     def __init__(self, config: Config, context: TeacherContext) -> None:
         self.config = config
         self._key = _key(config)

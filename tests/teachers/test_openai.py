@@ -19,7 +19,7 @@ from raysr.audio.encode import flac_bytes, wav_bytes
 from raysr.audio.files import decode
 from raysr.config import Spec
 from raysr.errors import ConfigError
-from raysr.teachers.base import TEACHERS, TeacherContext
+from raysr.teachers.base import TEACHERS, TeacherContext, patience_of
 from raysr.teachers.openai_answer import read_answer
 from raysr.teachers.patience import backoff, retry_after
 
@@ -275,6 +275,24 @@ def test_retry_after_holds_back_requests_that_have_their_turn(endpoint: Callable
     assert len(others) == 4
     assert others[0] - first >= 1
     assert others[-1] - others[0] >= 3 * 0.2 - 0.05  # the rate holds after it, too
+
+
+def test_its_patience_is_as_long_as_it_may_take(endpoint: Callable[..., Endpoint]) -> None:
+    def late(handler: Handler) -> None:
+        time.sleep(0.3)
+        drips(handler)
+
+    options = {"timeout": 0.4, "requests_per_minute": 120, "backoff": 0.4, "retries": 1, "probe": False}
+    server = endpoint(late)
+    url = f"http://127.0.0.1:{server.server_port}/v1"
+    spec = Spec(kind="openai", base_url=url, model="m", longest_wait=0.4, **options)  # type: ignore[call-arg]
+    asked = TEACHERS.build(spec, TeacherContext())
+    started = time.monotonic()
+    assert asked.transcribe([SPEECH])[0].error
+    assert 2 * 0.4 < time.monotonic() - started < patience_of(spec) == 2 * (0.5 + 2 * 0.4 + 0.4)
+    usual = Spec(kind="openai", base_url=url, model="m")  # type: ignore[call-arg]
+    assert patience_of(usual) == 6 * (2 * 60 + 60)
+    assert patience_of(Spec(kind="moonshine")) == 0
 
 
 def test_requests_keep_to_their_rate_and_number(endpoint: Callable[..., Endpoint]) -> None:
