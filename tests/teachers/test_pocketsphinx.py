@@ -2,6 +2,7 @@
 
 import logging
 import re
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -125,6 +126,15 @@ def test_its_version_names_the_files_that_it_is_of(domain: Domain, tmp_path: Pat
     assert first == again
     assert first.startswith("5.1")
     assert build(lm=domain.lm, dictionary=other).version != first
+
+
+def test_its_version_names_its_acoustic_model(tmp_path: Path) -> None:
+    model, same = (shutil.copytree(wheel("en-us"), tmp_path / name) for name in ("one", "two"))
+    first = build(hmm=str(model)).version
+    assert first == build(hmm=str(same)).version != build().version
+    with (same / "feat.params").open("a") as file:
+        file.write("\n")
+    assert build(hmm=str(same)).version != first
 
 
 @pytest.mark.parametrize(
