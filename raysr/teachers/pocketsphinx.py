@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 SHORTEST = 1600  # samples: under a tenth of a second there is no word
 FLOOR = 1e-30
 FILLERS = ("<", "[", "++")
-_ALTERNATE = re.compile(r"\(\d+\)$")
+_ALTERNATE = re.compile(r"(?<=.)\(\d+\)$")
 _STRESS = re.compile(r"(?<=[A-Z])[012]$")
 
 

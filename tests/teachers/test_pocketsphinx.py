@@ -214,3 +214,10 @@ def test_pronunciations_are_merged_and_numbered(known: Callable[[str], str | Non
     assert "".join(read.lines()) == "ab A B\nab(2) B A\nab(3) A A\nba B A\nzoë B\n"
     assert "AB" in read
     assert len(read) == 3
+
+
+def test_a_word_in_brackets_is_a_word(known: Callable[[str], str | None], tmp_path: Path) -> None:
+    read = Pronunciations()
+    lines = "(laugh) A\n(laugh)(2) B\n(2) A B\n"
+    assert read.read(Path(write(tmp_path / "one", lines)), known) == ["(laugh)", "(2)"]
+    assert "".join(read.lines()) == lines
