@@ -261,7 +261,8 @@ def _explain(error: ValidationError, cls: type[BaseModel], where: str) -> str:
     if first["type"] == "missing":
         return f"{where}: '{key}' is required"
     message = first["msg"].removeprefix("Value error, ")
-    return f"{where}: {key + ': ' if key else ''}{message} (got {_short(first.get('input'))})"
+    got = "" if cls.model_config.get("hide_input_in_errors") else f" (got {_short(first.get('input'))})"
+    return f"{where}: {key + ': ' if key else ''}{message}{got}"
 
 
 def _short(value: Any) -> str:

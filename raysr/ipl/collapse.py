@@ -127,12 +127,10 @@ def _canary(now: Report, before: Sequence[Report], config: CollapseConfig) -> Co
 
 def _kept_share(now: Report, before: Sequence[Report], config: CollapseConfig) -> Collapse | None:
     value, part = now.get("kept_share"), config.kept_share
-    if value is None or part is None:
-        return None
     earlier = [r["kept_share"] for r in before if _enough(r, config) and r.get("kept_share") is not None]
-    limit = part * max(earlier, default=1.0)
-    if value >= limit:
+    if value is None or part is None or not earlier or value >= part * max(earlier):
         return None
+    limit = part * max(earlier)
     return Collapse("kept_share", value, limit, f"{value:.1%} of the labels are kept (at least {limit:.1%})")
 
 

@@ -79,6 +79,11 @@ class Prediction:
         """The output that becomes the pseudo-label, by vote of the teachers that did not fail."""
         return self.vote.elect(self.answers, len(self.hypotheses))
 
+    @cached_property
+    def scorer(self) -> tuple[str, str] | None:
+        """Name and version of the teacher whose output the label is; None of one that the vote gave its scores."""
+        return next(((h.teacher, h.version) for h in self.hypotheses if h.output is self.label), None)
+
     @property
     def answers(self) -> list[TeacherOutput]:
         """The outputs of the teachers that did not fail, in their order."""

@@ -72,7 +72,7 @@ def _surest(answers: Sequence[TeacherOutput]) -> TeacherOutput:
 
     That mean is its share of right words, as far as confidences are calibrated, and a scale that all teachers
     share: its logarithm becomes the label's normalised score. An answer that has no confidences loses to all that
-    have, and one without words is sure of nothing.
+    have, and one without words is sure of nothing; where nobody is sure of anything the first answer stays as it is.
     """
 
     def sureness(answer: TeacherOutput) -> float:
@@ -81,7 +81,7 @@ def _surest(answers: Sequence[TeacherOutput]) -> TeacherOutput:
 
     surest = max(answers, key=sureness)
     sure = sureness(surest)
-    return replace(surest, normalised_score=math.log(max(sure, FLOOR)) if sure else None)
+    return replace(surest, normalised_score=math.log(max(sure, FLOOR))) if sure else surest
 
 
 def _by_words(
@@ -90,7 +90,7 @@ def _by_words(
     """Return the words elected, each with its score as confidence.
 
     The normalised score is the mean logarithm of the scores of all slots: a word that was left out against
-    somebody's vote makes the label as doubtful as one that was put in.
+    somebody's vote makes the label as doubtful as one that was put in. It has ended where all searches have.
     """
     elected = rover(
         [answer.text for answer in answers],
@@ -101,6 +101,7 @@ def _by_words(
     )
     words = [slot for slot in elected if slot.word is not None]
     score = sum(math.log(max(slot.score, FLOOR)) for slot in elected)
+    ended = [a.ended for a in answers if a.ended is not None]
     agreements = [a.ctc_attention_agreement for a in answers if a.ctc_attention_agreement is not None]
     return TeacherOutput(
         text=" ".join(str(slot.word) for slot in words),
@@ -108,6 +109,7 @@ def _by_words(
         normalised_score=score / max(1, len(elected)),
         confidences=tuple(slot.score for slot in words),
         ctc_attention_agreement=sum(agreements) / len(agreements) if agreements else None,
+        ended=all(ended) if ended else None,
     )
 
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from raysr.audio.fbank import FbankConfig
-from raysr.config import Slot, Spec
+from raysr.config import Config, Slot, Spec
 from raysr.errors import ConfigError, RaysrError, one_line
 from raysr.model.distillation import Distributions
 from raysr.text.tokeniser import Tokeniser
@@ -59,6 +59,9 @@ class Teacher(Protocol):
 
     Built as ``Teacher(config, context)`` where it is used; ``context`` is a :class:`TeacherContext`. ``name`` says
     which recogniser it is, ``version`` which release or weights: they stand in every prediction.
+
+    A class method ``patience(config)`` may return the seconds that an utterance may take it, where that can be long
+    and all is well, as with a remote service: its process is then not ended before.
     """
 
     name: str
@@ -131,6 +134,20 @@ def build_teacher(spec: Spec, context: TeacherContext) -> Teacher:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise ConfigError(f"teacher '{spec.kind}' cannot be loaded ({reason})") from error
     return teacher
+
+
+def patience_of(spec: Spec) -> float:
+    """Return the seconds that an utterance may take a teacher by its own account; 0.0 where it gives none."""
+    patience = said_beforehand(spec, "patience")
+    return 0.0 if patience is None else float(patience)
+
+
+def said_beforehand(spec: Spec, method: str) -> Any:
+    """Return what a class method of a teacher says of its configuration, without building it; None without one."""
+    teacher = TEACHERS.resolve(spec.kind)
+    options: type[Config] = getattr(teacher, "Config", Config)
+    asked = getattr(teacher, method, None)
+    return None if asked is None else asked(options.parse(spec.options))
 
 
 def one_by_one(

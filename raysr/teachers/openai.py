@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
 from raysr.audio.encode import SAMPLE_RATE, flac_bytes, wav_bytes
 from raysr.config import Config as Options
@@ -67,6 +67,8 @@ class OpenAi:
             probe: transcribe a second of near silence at the start, to find a wrong URL, key or model right away.
         """
 
+        model_config = ConfigDict(hide_input_in_errors=True)  # a refused URL may hold a password or key
+
         base_url: str
         model: str
         api_key_env: str | None = None
@@ -87,7 +89,10 @@ class OpenAi:
         @field_validator("base_url")
         @classmethod
         def _plain(cls, url: str) -> str:
-            parts = urlsplit(url)
+            try:
+                parts = urlsplit(url)
+            except ValueError:
+                parts = urlsplit("")  # its own message may quote the URL
             if parts.scheme not in ("http", "https") or not parts.hostname:
                 raise ValueError("should look like https://api.openai.com/v1")
             if parts.username or parts.password or parts.query:
@@ -95,6 +100,13 @@ class OpenAi:
                     "a URL without user, password and query: name the key's variable in api_key_env"
                 )
             return url.rstrip("/").removesuffix("/audio/transcriptions")
+
+    @classmethod
+    def patience(cls, config: Config) -> float:
+        """Return the seconds that an utterance may take: as many tries as there may be, with their turns and waits."""
+        turn = 60 / config.requests_per_minute if config.requests_per_minute else 0.0
+        # an answer may begin when the time-out is nearly over, and stop for as long again
+        return (config.retries + 1) * (turn + 2 * config.timeout + config.longest_wait)
 
     def __init__(self, config: Config, context: TeacherContext) -> None:
         self.config = config
@@ -215,6 +227,11 @@ def _key(config: OpenAi.Config) -> str | None:
     if not key:
         raise ConfigError(
             f"teacher 'openai': the environment variable {config.api_key_env} is not set where labelling runs"
+        )
+    if not all("!" <= character <= "~" for character in key):
+        raise ConfigError(
+            f"teacher 'openai': the environment variable {config.api_key_env} holds no key: "
+            "it should be printable ASCII without white space"
         )
     return key
 

@@ -13,19 +13,25 @@ class RateLimit:
     def __init__(self, per_minute: float | None) -> None:
         self._gap = 60 / per_minute if per_minute else 0.0
         self._next = 0.0
+        self._blocked_until = 0.0
         self._lock = threading.Lock()
 
     def wait(self) -> None:
-        """Sleep until it is this request's turn."""
-        with self._lock:
-            turn = max(self._next, time.monotonic())
-            self._next = turn + self._gap
-        time.sleep(max(0.0, turn - time.monotonic()))
+        """Sleep until it is this request's turn; a turn that falls into a pause is lost, and another one taken."""
+        while True:
+            with self._lock:
+                turn = max(self._next, time.monotonic())
+                self._next = turn + self._gap
+            time.sleep(max(0.0, turn - time.monotonic()))
+            with self._lock:
+                if turn >= self._blocked_until:
+                    return
 
     def pause(self, seconds: float) -> None:
-        """Give no turn to anybody for so long: the service asked for it."""
+        """Give no turn to anybody for so long, nor to those who wait for theirs: the service asked for it."""
         with self._lock:
-            self._next = max(self._next, time.monotonic() + seconds)
+            self._blocked_until = max(self._blocked_until, time.monotonic() + seconds)
+            self._next = max(self._next, self._blocked_until)
 
 
 def backoff(attempt: int, first: float, longest: float) -> float:
@@ -41,7 +47,7 @@ def retry_after(value: str | None) -> float | None:
         return float(value)
     try:
         when = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     when = when if when.tzinfo else when.replace(tzinfo=UTC)
     return max(0.0, (when - datetime.now(UTC)).total_seconds())

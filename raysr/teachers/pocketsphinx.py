@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 SHORTEST = 1600  # samples: under a tenth of a second there is no word
 FLOOR = 1e-30
 FILLERS = ("<", "[", "++")
-_ALTERNATE = re.compile(r"\(\d+\)$")
+_ALTERNATE = re.compile(r"(?<=.)\(\d+\)$")
 _STRESS = re.compile(r"(?<=[A-Z])[012]$")
 
 
@@ -78,7 +78,7 @@ class PocketSphinx:
         self._use_lm(lm_words, added)
         # a decoder is one search: threads take turns
         self._lock = threading.Lock()
-        own = [_place(path) for path in (config.dictionary, config.lm, config.words) if path]
+        own = [_place(path) for path in (config.hmm, config.dictionary, config.lm, config.words) if path]
         self.version = "+".join([metadata.version("pocketsphinx"), *map(_hash, own)])
 
     def transcribe(self, waveforms: Sequence[Waveform]) -> list[TeacherOutput]:
@@ -210,5 +210,9 @@ def _place(path: str) -> Path:
 
 
 def _hash(path: Path) -> str:
+    """Return a short hash of a file, or of the files in a folder and their names."""
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.is_file())
+        return hashlib.sha256("".join(f"{f.name} {_hash(f)}\n" for f in files).encode()).hexdigest()[:12]
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:12]

@@ -11,7 +11,7 @@ from pathlib import Path
 from raysr.decode.arpa_file import opened
 from raysr.errors import ConfigError, PoolError
 
-_ALTERNATE = re.compile(r"\((?:\d+|[^()\s]*)\)$")
+_ALTERNATE = re.compile(r"(?<=.)\((?:\d+|[^()\s]*)\)$")
 _TRIE = b"Trie Language Model"
 Phones = tuple[str, ...]
 

@@ -21,10 +21,10 @@ from raysr.teachers.base import TeacherOutput
 WORDS = 10
 
 
-def judged(number: int, score: float | None, errors: int) -> Judged:
+def judged(number: int, score: float | None, errors: int, teacher: str = "t") -> Judged:
     text = " ".join(["right"] * (WORDS - errors) + ["wrong"] * errors)
     output = TeacherOutput(text=text, normalised_score=score)
-    row = Prediction(f"c{number:03d}", 1, 1.0, (TeacherHypothesis("t", "1", output),))
+    row = Prediction(f"c{number:03d}", 1, 1.0, (TeacherHypothesis(teacher, "1", output),))
     return Judged(row, " ".join(["right"] * WORDS))
 
 
@@ -111,6 +111,20 @@ def test_where_the_canary_cannot_say_a_share_is_kept(canary: list[Judged], why: 
     reasons = auto(canary, otherwise=0.7)(rows)
     assert reasons.keys() == {"c107", "c108", "c109"}
     assert all(reason.endswith(why) for reason in reasons.values())
+
+
+def test_each_teachers_scores_have_a_threshold_of_their_own() -> None:
+    def labels(first: int, unit: float, teacher: str) -> list[Judged]:
+        return [judged(first + n, -n * unit, 0 if n < 20 else 5, teacher) for n in range(40)]
+
+    canary = [*labels(0, 0.1, "one"), *labels(100, 10.0, "other")]
+    rows = [j.prediction for j in [*labels(200, 0.1, "one"), *labels(300, 10.0, "other")]]
+    reasons = auto(canary, max_wer=10, least=5)(rows)
+    assert sorted(reasons) == [f"c{n}" for n in (*range(225, 240), *range(325, 340))]
+    # a student of an earlier cycle is none of the canary's
+    carried = [j.prediction for j in labels(400, 0.1, "earlier")]
+    alone = auto(labels(0, 0.1, "one"), max_wer=10, least=5)(carried)
+    assert sorted(alone) == [f"c{n}" for n in range(425, 440)]
 
 
 def test_without_a_canary_the_filter_is_refused_before_anything_is_labelled() -> None:

@@ -4,6 +4,7 @@ import itertools
 import random
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +19,7 @@ from raysr.errors import ConfigError
 from raysr.ipl.decisions import decide, one_each
 from raysr.ipl.plugins import FILTERS
 from raysr.ipl.predictions import Prediction, TeacherHypothesis
+from raysr.ipl.voting import Vote
 from raysr.teachers.base import TeacherOutput
 
 LABELLED = [
@@ -56,7 +58,7 @@ def test_score_keeps_exactly_the_best_share(scores: list[float], keep: float) ->
     predictions = [said(f"u{n:02d}", "words", score=s) for n, s in enumerate(scores)]
     dropped = filter_("score", keep=keep)(predictions)
     kept = [s for n, s in enumerate(scores) if f"u{n:02d}" not in dropped]
-    assert len(kept) == round(keep * len(scores))
+    assert len(kept) == max(1, round(keep * len(scores)))
     assert not kept or min(kept) >= max([scores[int(name[1:])] for name in dropped], default=-99)
 
 
@@ -64,6 +66,24 @@ def test_score_keeps_exactly_the_best_share(scores: list[float], keep: float) ->
 def test_score_follows_its_schedule_over_the_cycles_that_label(labelling_round: int, kept: int) -> None:
     predictions = [said(f"u{n}", "words", score=-n) for n in range(10)]
     assert 10 - len(filter_("score", labelling_round)(predictions)) == kept
+
+
+def test_scores_are_ranked_among_labels_of_the_same_teacher() -> None:
+    def row(number: int, teacher: str, version: str, score: float | None, vote: Vote) -> Prediction:
+        output = TeacherOutput("a b", normalised_score=score)
+        failed = TeacherHypothesis("other", "1", TeacherOutput(error="broken"))
+        said = (failed, TeacherHypothesis(teacher, version, output))
+        return Prediction(f"{teacher}{version}-{number}", 0, 1.0, said, vote=vote)
+
+    scales = {("sphinx", "1"): 0.01, ("student", "1"): 1.0, ("student", "2"): 10.0}
+    for vote in (Vote(kind="nearest"), Vote(kind="first")):
+        rows = [row(n, *whose, -n * unit, vote) for whose, unit in scales.items() for n in range(1, 5)]
+        dropped = filter_("score", keep=0.5)(rows)
+        assert dropped.keys() == {f"{t}{v}-{n}" for t, v in scales for n in (3, 4)}
+        assert dropped["sphinx1-3"] == "score -0.030 below the best 50% of sphinx"
+    # rover gives them one scale, on which all of these are equals
+    voted = [replace(p, vote=Vote(kind="rover")) for p in rows]
+    assert filter_("score", keep=0.5)(voted).keys() == {p.id for p in sorted(voted, key=lambda p: p.id)[6:]}
 
 
 def test_agreement_compares_the_first_two_teachers() -> None:
@@ -190,7 +210,7 @@ def test_a_share_by_stratum_is_kept_in_each(found: list[tuple[float, str]]) -> N
     for by, of in strata.items():
         dropped = filter_("score", keep=0.5, by=by, edges=[2, 5], utterances=utterances)(rows)
         kept = Counter(of(u) for u in utterances if u.id not in dropped)
-        assert kept == {name: round(0.5 * n) for name, n in Counter(map(of, utterances)).items() if n > 1}
+        assert kept == {name: max(1, round(0.5 * n)) for name, n in Counter(map(of, utterances)).items()}
 
 
 @given(st.text("abc ", max_size=12), st.text("abc ", max_size=12))

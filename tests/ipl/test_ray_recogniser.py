@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,6 +40,23 @@ class Loudness:
         return [TeacherOutput(text=f"{np.abs(w).sum():.0f}") for w in waveforms]
 
 
+class Remote:
+    """Takes its time, and says so."""
+
+    name, version = "remote", "1"
+
+    @classmethod
+    def patience(cls, config: Any) -> float:
+        return 60.0
+
+    def __init__(self, config: Any, context: Any) -> None:
+        pass
+
+    def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[TeacherOutput]:
+        time.sleep(4 * len(waveforms))
+        return [TeacherOutput(text="at last") for _ in waveforms]
+
+
 def label(
     kind: str,
     folder: Path,
@@ -73,3 +91,12 @@ def test_an_actor_that_dies_costs_and_doubles_nothing(
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "ray" / "predictions").iterdir()}
     assert label("ray", tmp_path / "ray", corpus) == here
     assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "ray" / "predictions").iterdir()}
+
+
+def test_a_teacher_that_takes_its_time_is_not_ended_before_its_patience(
+    ray_cluster: Connection, tmp_path: Path, make_corpus: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    corpus = open_manifest(make_corpus(tmp_path, "few", 2))
+    rows = label("ray", tmp_path / "ray", corpus, "test_ray_recogniser:Remote", timeout=2.0, retries=0)
+    assert [row.failure for row in rows] == [None, None]

@@ -91,6 +91,13 @@ def test_who_never_learned_cannot_collapse() -> None:
     assert found({"dev_wer": 0.7}, {"dev_wer": 1.6}) == "student_rise"
 
 
+def test_a_strict_filter_from_the_start_is_no_collapse() -> None:
+    strict = {"kept_share": 0.05}
+    assert found(strict) is None
+    assert found({"labels": 0, "kept_share": None}, strict, strict) is None
+    assert found(strict, {"kept_share": 0.004}) == "kept_share"
+
+
 def test_the_first_change_of_all_labels_is_no_collapse() -> None:
     assert found({"drift": None}, {"drift": 0.9}) is None
 

@@ -19,6 +19,7 @@ from raysr.ipl.filters.agreement import Agreement
 from raysr.ipl.filters.hash import filter_hash
 from raysr.ipl.filters.score import Score
 from raysr.ipl.labelling.recogniser import LocalRecogniser, RecogniserConfig
+from raysr.ipl.plugins import FILTERS
 from raysr.ipl.predictions import Prediction, Predictions, TeacherHypothesis
 from raysr.ipl.steps import Steps
 from raysr.ipl.voting import Vote
@@ -98,6 +99,8 @@ def test_the_surest_answer_is_the_one_with_the_surest_words_on_average() -> None
     # those that say how sure they are win, and the scale stays where only one has answered
     assert label("heard", "well", torn, vote=vote).text == torn.text
     assert label("heard", "well", vote=vote) == TeacherOutput(text="heard")
+    scored = TeacherOutput(text="heard", normalised_score=-0.5)
+    assert label(scored, "well", vote=vote) is scored
     alone = label(TeacherOutput(error="broken"), torn, vote=vote)
     assert alone.normalised_score == pytest.approx(math.log(0.6))
     assert label(TeacherOutput(), torn, vote=vote).text == torn.text
@@ -107,6 +110,20 @@ def test_agreement_of_the_heads_outlives_a_vote() -> None:
     said = [TeacherOutput(text="a", ctc_attention_agreement=x) for x in (1.0, 0.5)]
     assert label(*said).ctc_attention_agreement == pytest.approx(0.75)
     assert label("a", "b").ctc_attention_agreement is None
+
+
+@pytest.mark.parametrize(
+    ("said", "ended"),
+    [((None, None), None), ((True, None), True), ((True, False), False), ((False, None), False)],
+)
+def test_a_voted_label_has_not_ended_where_an_answer_has_not(
+    said: tuple[bool | None, bool | None], ended: bool | None
+) -> None:
+    row = prediction(*(TeacherOutput(text="a", ended=one) for one in said))
+    assert row.label is not None
+    assert row.label.ended is ended
+    rule = FILTERS.build(Spec(kind="ended"), SimpleNamespace())
+    assert (rule([row]) != {}) == (ended is False)
 
 
 def test_the_agreement_filter_compares_a_voted_label_with_each_teacher() -> None:

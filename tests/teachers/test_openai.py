@@ -9,6 +9,7 @@ import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from raysr.audio.encode import flac_bytes, wav_bytes
 from raysr.audio.files import decode
 from raysr.config import Spec
 from raysr.errors import ConfigError
-from raysr.teachers.base import TEACHERS, TeacherContext
+from raysr.teachers.base import TEACHERS, TeacherContext, patience_of
 from raysr.teachers.openai_answer import read_answer
 from raysr.teachers.patience import backoff, retry_after
 
@@ -265,6 +266,35 @@ def test_retry_after_holds_all_requests_back(endpoint: Callable[..., Endpoint]) 
     assert 0.4 <= second - first < 1  # longest_wait, and not the second that it asks for
 
 
+def test_retry_after_holds_back_requests_that_have_their_turn(endpoint: Callable[..., Endpoint]) -> None:
+    server = endpoint(fails(429, retry_after="1"), says())
+    options = {"concurrency": 4, "requests_per_minute": 300, "longest_wait": 1.0}
+    outputs = teacher(server, **options).transcribe([SPEECH] * 4)
+    assert all(output.error is None for output in outputs)
+    first, *others = sorted(arrived for arrived, *_ in server.requests)
+    assert len(others) == 4
+    assert others[0] - first >= 1
+    assert others[-1] - others[0] >= 3 * 0.2 - 0.05  # the rate holds after it, too
+
+
+def test_its_patience_is_as_long_as_it_may_take(endpoint: Callable[..., Endpoint]) -> None:
+    def late(handler: Handler) -> None:
+        time.sleep(0.3)
+        drips(handler)
+
+    options = {"timeout": 0.4, "requests_per_minute": 120, "backoff": 0.4, "retries": 1, "probe": False}
+    server = endpoint(late)
+    url = f"http://127.0.0.1:{server.server_port}/v1"
+    spec = Spec(kind="openai", base_url=url, model="m", longest_wait=0.4, **options)  # type: ignore[call-arg]
+    asked = TEACHERS.build(spec, TeacherContext())
+    started = time.monotonic()
+    assert asked.transcribe([SPEECH])[0].error
+    assert 2 * 0.4 < time.monotonic() - started < patience_of(spec) == 2 * (0.5 + 2 * 0.4 + 0.4)
+    usual = Spec(kind="openai", base_url=url, model="m")  # type: ignore[call-arg]
+    assert patience_of(usual) == 6 * (2 * 60 + 60)
+    assert patience_of(Spec(kind="moonshine")) == 0
+
+
 def test_requests_keep_to_their_rate_and_number(endpoint: Callable[..., Endpoint]) -> None:
     at_once: list[int] = []
     busy = threading.Semaphore(100)
@@ -350,12 +380,32 @@ def test_a_key_that_is_not_set_is_named() -> None:
         teacher("http://127.0.0.1:9/v1", api_key_env="NO_SUCH_KEY")
 
 
+@pytest.mark.parametrize("key", ["sk-abc\nsk-def", "sk-abc sk-def", "sk-abcé", "sk-abc\x07"])
+def test_a_key_that_no_header_can_carry_is_named_and_not_shown(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", key)
+    with pytest.raises(ConfigError, match="the environment variable MY_KEY holds no key") as caught:
+        teacher("http://127.0.0.1:9/v1", api_key_env="MY_KEY")
+    assert "sk-abc" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
-    "url", ["api.openai.com/v1", "https://me:secret@host/v1", "https://host/v1?key=secret", "ftp://a"]
+    "url",
+    [
+        "api.openai.com/v1",
+        "https://me:secret@host/v1",
+        "https://host/v1?key=secret",
+        "ftp://me:secret@host/v1",
+        "https://me:secret@h\u2100st/v1",
+        "https://me:secret@[host/v1",
+        ["https://me:secret@host/v1"],
+    ],
 )
-def test_a_url_is_checked_before_anything_runs(url: str) -> None:
-    with pytest.raises(ConfigError, match="base_url"):
+def test_a_url_is_checked_before_anything_runs_and_not_shown(url: Any) -> None:
+    with pytest.raises(ConfigError, match="base_url") as caught:
         TEACHERS.check(Spec(kind="openai", base_url=url, model="m"))  # type: ignore[call-arg]
+    assert "secret" not in str(caught.value)
 
 
 def test_waits_grow_and_end() -> None:
@@ -365,7 +415,16 @@ def test_waits_grow_and_end() -> None:
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [("7", 7.0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0), ("soon", None), (None, None), ("-1", None)],
+    [
+        ("7", 7.0),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        ("soon", None),
+        (None, None),
+        ("-1", None),
+        ("Mon, 01 Jan 99999999999 00:00:00 GMT", None),
+        ("Mon, 01 Jan 2024 00:00:00 +99999999999999", None),
+        ("9" * 5000, inf),
+    ],
 )
 def test_retry_after_is_a_number_or_a_date(value: str | None, seconds: float | None) -> None:
     assert retry_after(value) == seconds

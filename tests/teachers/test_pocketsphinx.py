@@ -2,6 +2,7 @@
 
 import logging
 import re
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -127,6 +128,15 @@ def test_its_version_names_the_files_that_it_is_of(domain: Domain, tmp_path: Pat
     assert build(lm=domain.lm, dictionary=other).version != first
 
 
+def test_its_version_names_its_acoustic_model(tmp_path: Path) -> None:
+    model, same = (shutil.copytree(wheel("en-us"), tmp_path / name) for name in ("one", "two"))
+    first = build(hmm=str(model)).version
+    assert first == build(hmm=str(same)).version != build().version
+    with (same / "feat.params").open("a") as file:
+        file.write("\n")
+    assert build(hmm=str(same)).version != first
+
+
 @pytest.mark.parametrize(
     ("option", "content", "told"),
     [
@@ -204,3 +214,10 @@ def test_pronunciations_are_merged_and_numbered(known: Callable[[str], str | Non
     assert "".join(read.lines()) == "ab A B\nab(2) B A\nab(3) A A\nba B A\nzoë B\n"
     assert "AB" in read
     assert len(read) == 3
+
+
+def test_a_word_in_brackets_is_a_word(known: Callable[[str], str | None], tmp_path: Path) -> None:
+    read = Pronunciations()
+    lines = "(laugh) A\n(laugh)(2) B\n(2) A B\n"
+    assert read.read(Path(write(tmp_path / "one", lines)), known) == ["(laugh)", "(2)"]
+    assert "".join(read.lines()) == lines

@@ -19,6 +19,7 @@ from raysr.ipl.canary import Judged
 from raysr.ipl.context import CycleContext
 from raysr.ipl.filters.quantities import QUANTITIES, Name
 from raysr.ipl.predictions import Prediction
+from raysr.ipl.strata import grouped
 
 Floats = NDArray[np.float64]
 
@@ -35,6 +36,7 @@ class Auto:
     """Keeps labels above the threshold that suits the canary best; labels without the quantity are dropped.
 
     Where the canary cannot say (too few labels on it, or none good enough) the best ``otherwise`` of them are kept.
+    Scores have a threshold for each teacher and version, by what the canary has of it.
     """
 
     class Config(Options):
@@ -67,13 +69,25 @@ class Auto:
         self.config, self.context = config, context
 
     def __call__(self, predictions: Sequence[Prediction]) -> Mapping[str, str]:
+        canary = self.context.canary
+        if self.config.by != "score":
+            return self._among(predictions, canary)
+        reasons: dict[str, str] = {}
+        for scorer, rows in grouped((p.scorer, p) for p in predictions).items():
+            # what the canary has none of, such as labels of an earlier student carried over, is judged by all of it
+            own = [j for j in canary if j.prediction.scorer == scorer]
+            reasons |= self._among(rows, own or canary)
+        return reasons
+
+    def _among(self, predictions: Sequence[Prediction], canary: Sequence[Judged]) -> dict[str, str]:
+        """Return the reasons against labels whose quantity is on the scale of the canary's."""
         by, measure = self.config.by, QUANTITIES[self.config.by]
         values = {p.id: measure(p) for p in predictions}
         known = sorted(
             ((v, name) for name, v in values.items() if v is not None), key=lambda m: (-m[0], m[1])
         )
         reasons = {name: f"no {by} to rank by" for name, v in values.items() if v is None}
-        found = threshold(self.context.canary, self.config)
+        found = threshold(canary, self.config)
         if found.value is None:
             dropped = known[round(self.config.otherwise * len(known)) :]
             return reasons | {

@@ -17,14 +17,16 @@ from raysr.teachers.base import TeacherOutput
 class Score:
     """Keeps the best share of the utterances by the length-normalised score of their label, or those above a threshold.
 
-    Labels whose teacher gives no score stay.
+    A label is ranked among those of the same teacher and version: scores of others are on another scale. Labels whose
+    teacher gives no score stay.
     """
 
     class Config(Options):
         """How many stay.
 
         Attributes:
-            keep: the share kept, in (0, 1]; a list has one a cycle that labels, the last staying.
+            keep: the share kept of each group that is ranked, in (0, 1], and at least one label; a list has one a
+                cycle that labels, the last staying.
             threshold: the least score instead, a natural logarithm a token: right for one teacher and decoding.
             by: keep the best share of each ``duration``, ``speaker``, ``language`` or ``tag:NAME``, since scores of
                 short or noisy utterances are lower and a common quantile would eat one kind of audio.
@@ -75,12 +77,15 @@ class Score:
         if least is not None:
             return {p.id: f"score {value:.3f} below {least:g}" for p, value in scored if value < least}
         names = self._strata([p for p, _ in scored])
-        groups = grouped((names.get(p.id, ""), (value, p.id)) for p, value in scored)
-        return {
-            name: f"score {value:.3f} below the best {self.keep:.0%}{f' of {group}' if group else ''}"
-            for group, members in groups.items()
-            for value, name in sorted(members, key=lambda m: (-m[0], m[1]))[round(self.keep * len(members)) :]
-        }
+        groups = grouped(((p.scorer, names.get(p.id, "")), (value, p.id)) for p, value in scored)
+        reasons = {}
+        for (scorer, group), members in groups.items():
+            whose = ", ".join(filter(None, (scorer and scorer[0], group)))
+            kept = max(1, round(self.keep * len(members)))
+            for value, name in sorted(members, key=lambda m: (-m[0], m[1]))[kept:]:
+                best = f"the best {self.keep:.0%}{whose and f' of {whose}'}"
+                reasons[name] = f"score {value:.3f} below {best}"
+        return reasons
 
     def _strata(self, predictions: Sequence[Prediction]) -> dict[str, str]:
         """Return the stratum of each prediction, by its id."""

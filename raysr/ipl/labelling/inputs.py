@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from raysr.audio.fbank import Fbank, FbankConfig
-from raysr.config import Config, Spec
+from raysr.config import Spec
 from raysr.corpus.cutting import UNCUT
 from raysr.corpus.features import FeatureCache
 from raysr.corpus.load_together import load_together, neighbours
 from raysr.corpus.utterance import Utterance
 from raysr.errors import RaysrError, one_line
 from raysr.ipl.labelling.attempts import Attempt
-from raysr.teachers.base import TEACHERS, FeatureTeacher, Teacher, Waveform
+from raysr.teachers.base import FeatureTeacher, Teacher, Waveform, said_beforehand
 
 READING = "reading the audio"
 
@@ -39,13 +39,7 @@ def needs_of_specs(specs: Iterable[Spec]) -> Needs:
 
     A class that does not say it beforehand (see :class:`~raysr.teachers.base.FeatureTeacher`) gets waveforms.
     """
-    fbanks = []
-    for spec in specs:
-        teacher = TEACHERS.resolve(spec.kind)
-        options: type[Config] = getattr(teacher, "Config", Config)
-        reads = getattr(teacher, "reads", None)
-        fbanks.append(None if reads is None else reads(options.parse(spec.options)))
-    return _needs(fbanks)
+    return _needs([said_beforehand(spec, "reads") for spec in specs])
 
 
 def _needs(fbanks: Sequence[FbankConfig | None]) -> Needs:

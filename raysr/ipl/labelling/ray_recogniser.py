@@ -24,6 +24,7 @@ from raysr.ipl.labelling.inputs import Needs, Reader, needs_of_specs
 from raysr.ipl.labelling.labeller import BlockReport, Labeller, Labelling
 from raysr.ipl.labelling.metrics import LabellingMetrics, pool_watch
 from raysr.ipl.labelling.recogniser import LocalRecogniser, RecogniserConfig
+from raysr.teachers.base import patience_of
 
 
 class RayRecogniser(LocalRecogniser):
@@ -38,7 +39,8 @@ class RayRecogniser(LocalRecogniser):
             features: who decodes and computes features. ``actor``: the teachers' own process, best where it is a
                 CPU that would wait all the same; ``tasks``: tasks of their own, one CPU each, so that a GPU never
                 waits for a decoder; ``auto``: tasks if actors have GPUs.
-            timeout: seconds that one utterance may take to be read, and to be transcribed by one teacher.
+            timeout: seconds that one utterance may take to be read, and to be transcribed by one teacher; it is longer
+                where a teacher says that it may take longer by itself (:func:`~raysr.teachers.base.patience_of`).
         """
 
         class Actors(Options):
@@ -66,12 +68,13 @@ class RayRecogniser(LocalRecogniser):
         c = self.config
         todo = self.context.folder / "todo.parquet"
         block_rows.write_todo(todo, self._blocks(missing))
-        labelling = self._labelling(teachers, c.timeout)
+        timeout = max(c.timeout, *map(patience_of, teachers))
+        labelling = self._labelling(teachers, timeout)
         # what killed an earlier driver's workers is not held against anybody
         shutil.rmtree(self.out.parent / "attempts", ignore_errors=True)
         metrics = LabellingMetrics(self.context.pool.root.parent.name, self.context.cycle, count)
         # a block that runs into its time-out is no reason to give up the run
-        data_context(patience_s=c.block * c.timeout + NO_PROGRESS_S, watchers=[pool_watch(metrics)])
+        data_context(patience_s=c.block * timeout + NO_PROGRESS_S, watchers=[pool_watch(metrics)])
         try:
             for row in self._pipeline(str(todo), labelling, teachers).iter_rows():
                 report, latency = read_report(row)
