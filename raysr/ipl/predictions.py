@@ -80,9 +80,16 @@ class Prediction:
         return self.vote.elect(self.answers, len(self.hypotheses))
 
     @cached_property
-    def scorer(self) -> tuple[str, str] | None:
-        """Name and version of the teacher whose output the label is; None of one that the vote gave its scores."""
-        return next(((h.teacher, h.version) for h in self.hypotheses if h.output is self.label), None)
+    def scale(self) -> str:
+        """What the label's score can be compared with: labels of the same teacher, of any student, of the same vote.
+
+        Empty is the scale of a vote that gave the label its score.
+        """
+        whose = next((h for h in self.hypotheses if h.output is self.label), None)
+        if whose is None:
+            return ""
+        of_ours = whose.output.ctc is not None or whose.output.attention is not None
+        return "students" if of_ours else f"{whose.teacher} {whose.version}"
 
     @property
     def answers(self) -> list[TeacherOutput]:

@@ -70,20 +70,26 @@ def test_score_follows_its_schedule_over_the_cycles_that_label(labelling_round: 
 
 def test_scores_are_ranked_among_labels_of_the_same_teacher() -> None:
     def row(number: int, teacher: str, version: str, score: float | None, vote: Vote) -> Prediction:
-        output = TeacherOutput("a b", normalised_score=score)
+        ctc = score if teacher == "student" else None
+        output = TeacherOutput("a b", normalised_score=score, ctc=ctc)
         failed = TeacherHypothesis("other", "1", TeacherOutput(error="broken"))
         said = (failed, TeacherHypothesis(teacher, version, output))
         return Prediction(f"{teacher}{version}-{number}", 0, 1.0, said, vote=vote)
 
-    scales = {("sphinx", "1"): 0.01, ("student", "1"): 1.0, ("student", "2"): 10.0}
+    scales = {("sphinx", "1"): 0.01, ("whisper", "1"): 1.0, ("whisper", "2"): 10.0, ("student", "3"): 100.0}
     for vote in (Vote(kind="nearest"), Vote(kind="first")):
         rows = [row(n, *whose, -n * unit, vote) for whose, unit in scales.items() for n in range(1, 5)]
         dropped = filter_("score", keep=0.5)(rows)
         assert dropped.keys() == {f"{t}{v}-{n}" for t, v in scales for n in (3, 4)}
-        assert dropped["sphinx1-3"] == "score -0.030 below the best 50% of sphinx"
+        assert dropped["sphinx1-3"] == "score -0.030 below the best 50% of sphinx 1"
+        # students of whatever cycle score alike, such as those whose labels were carried over
+        older = [row(n, "student", "2", -100 * n - 50, vote) for n in range(1, 5)]
+        assert filter_("score", keep=0.5)([*rows[-4:], *older]).keys() == {
+            f"student{v}-{n}" for v in (2, 3) for n in (3, 4)
+        }
     # rover gives them one scale, on which all of these are equals
     voted = [replace(p, vote=Vote(kind="rover")) for p in rows]
-    assert filter_("score", keep=0.5)(voted).keys() == {p.id for p in sorted(voted, key=lambda p: p.id)[6:]}
+    assert filter_("score", keep=0.5)(voted).keys() == {p.id for p in sorted(voted, key=lambda p: p.id)[8:]}
 
 
 def test_agreement_compares_the_first_two_teachers() -> None:

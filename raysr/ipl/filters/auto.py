@@ -73,9 +73,9 @@ class Auto:
         if self.config.by != "score":
             return self._among(predictions, canary)
         reasons: dict[str, str] = {}
-        for scorer, rows in grouped((p.scorer, p) for p in predictions).items():
-            # what the canary has none of, such as labels of an earlier student carried over, is judged by all of it
-            own = [j for j in canary if j.prediction.scorer == scorer]
+        for scale, rows in grouped((p.scale, p) for p in predictions).items():
+            # what the canary has none of, such as labels carried over, is judged by all of it
+            own = [j for j in canary if j.prediction.scale == scale]
             reasons |= self._among(rows, own or canary)
         return reasons
 

@@ -77,10 +77,10 @@ class Score:
         if least is not None:
             return {p.id: f"score {value:.3f} below {least:g}" for p, value in scored if value < least}
         names = self._strata([p for p, _ in scored])
-        groups = grouped(((p.scorer, names.get(p.id, "")), (value, p.id)) for p, value in scored)
+        groups = grouped(((p.scale, names.get(p.id, "")), (value, p.id)) for p, value in scored)
         reasons = {}
-        for (scorer, group), members in groups.items():
-            whose = ", ".join(filter(None, (scorer and scorer[0], group)))
+        for (scale, group), members in groups.items():
+            whose = ", ".join(filter(None, (scale, group)))
             kept = max(1, round(self.keep * len(members)))
             for value, name in sorted(members, key=lambda m: (-m[0], m[1]))[kept:]:
                 best = f"the best {self.keep:.0%}{whose and f' of {whose}'}"
