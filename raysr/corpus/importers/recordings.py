@@ -100,6 +100,8 @@ def _read(task: ReadTask) -> Iterator[tuple[int, Clip | _Unusable]]:
     source, size = _open(task)
     info = probe(source, name=recording.name)
     channel = _check(recording, info)
+    if not task.encode:
+        _check_reference(task, info, channel)
     whole = len(segments) == 1 and _is_whole(segments[0], info.duration) and channel is None
     if whole and info.duration and info.duration > task.max_seconds:
         raise _too_long(info.duration, task.max_seconds)
@@ -155,6 +157,17 @@ def _check(recording: Recording, info: AudioInfo) -> int | None:
         counted = "1 channel" if info.channels == 1 else f"{info.channels} channels"
         raise _Unusable("no such channel", f"has {counted}, none of number {recording.channel}, from 0")
     return recording.channel if info.channels > 1 else None
+
+
+def _check_reference(task: ReadTask, info: AudioInfo, channel: int | None) -> None:
+    """Raise when an utterance cannot refer to what was asked for: it names a file, and hears all its channels."""
+    if task.data is not None:
+        raise _Unusable("audio in a table", "lies inside a table: import without --reference")
+    if channel is not None:
+        reason = (
+            f"has {info.channels} channels, and number {channel} alone is wanted: import without --reference"
+        )
+        raise _Unusable("one of several channels", reason)
 
 
 def _is_whole(segment: Segment, seconds: float | None) -> bool:
