@@ -41,11 +41,12 @@ class Digests:
         """Return the size in bytes and the SHA-256 of an utterance's recording; None where it cannot be read."""
         try:
             key = json.dumps([utterance.audio, utterance.row, *places.version(utterance.audio)])
-            if key not in self._known:
-                self._remember(key, *_hashed(utterance))
-        except (CorpusError, OSError):
+            found = self._known.get(key) or _hashed(utterance)
+        except Exception:  # damaged shards may raise anything
             return None
-        return self._known[key]
+        if key not in self._known:
+            self._remember(key, *found)
+        return found
 
     def _remember(self, key: str, size: int, digest: str) -> None:
         self._known[key] = size, digest

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from corpora import damage
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -115,6 +116,16 @@ def test_pieces_of_a_row_are_told_by_their_recording(
     assert [index.holds(u) for u in pieces] == [None, "dev: a copy of 'long'"]
     assert index.holds(stranger) is None
     assert held(tmp_path, replace(long, duration=1.0)).holds(row) == "dev: a copy of 'long'"
+
+
+@pytest.mark.parametrize("kind", ["header", "count", "values"])
+def test_a_damaged_row_is_no_copy_of_anything(
+    corpus: Callable[[str, float], Utterance], tmp_path: Path, kind: str
+) -> None:
+    one = corpus("one", 1.0)
+    (shard,) = write_shards(tmp_path / "shards", [(one, Path(one.audio).read_bytes())])
+    damage(shard, kind)
+    assert held(tmp_path, one).holds(next(iter(open_manifest(shard)))) is None
 
 
 def test_what_was_hashed_is_remembered_until_it_changes(
