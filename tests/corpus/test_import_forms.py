@@ -458,6 +458,22 @@ def test_a_file_that_is_no_corpus_is_refused(tmp_path: Path, name: str, text: st
         detect(tmp_path / name)
 
 
+@pytest.mark.parametrize("form", ["folder", "huggingface"])
+def test_the_same_command_again_passes_over_what_it_wrote_below_the_source(tmp_path: Path, form: str):
+    if form == "folder":
+        write_wav(tmp_path / "a.wav", SOUND[:8000])
+    else:
+        pq.write_table(pa.Table.from_pylist(hub_table(1)), tmp_path / "data.parquet")
+    code = "import sys; from raysr.cli import main; sys.exit(main())"
+    again = [sys.executable, "-c", code, "data", "import", str(tmp_path), str(tmp_path / "out")]
+    for _ in range(2):
+        done = subprocess.run(again, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        report = json.loads((tmp_path / "out/import.json").read_text())
+        assert report["settings"]["format"] == form
+        assert len(list(open_manifest(tmp_path / "out"))) == 1
+
+
 def test_options_of_another_form_are_refused(tmp_path: Path, kaldi: Callable[..., Path]):
     folder = kaldi()
     with pytest.raises(CorpusError, match="form kaldi, which has no splits"):
