@@ -1,5 +1,6 @@
 """Reading recordings for an import: are they sound, and in which form do shards keep their segments."""
 
+import math
 import os
 import stat
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from raysr.audio.container import HEADERLESS
-from raysr.audio.encode import flac_bytes
+from raysr.audio.encode import flac_below
 from raysr.audio.files import AudioInfo, decode_blocks, probe
 from raysr.corpus import places
 from raysr.corpus.importers.cut import Span, cut
@@ -211,10 +212,10 @@ def _clip(
         origin["start"] = segment.start
     if not task.encode:
         return Clip(b"", seconds, info.sample_rate, origin)
-    peak = float(np.abs(samples).max())
-    flac = flac_bytes(samples / max(1.0, peak))
-    if as_it_came and as_it_came[1] <= len(flac) and not _is_headerless(task.recording.name):
-        source = as_it_came[0]
+    peak = float(max(samples.max(), -samples.min()))
+    source, size = as_it_came if as_it_came and not _is_headerless(task.recording.name) else (b"", math.inf)
+    flac = flac_below(samples if peak <= 1.0 else samples / peak, size)
+    if flac is None:
         data = source if isinstance(source, bytes) else _bytes(source)
         return Clip(data, seconds, info.sample_rate, origin)
     if peak > 1.0:
