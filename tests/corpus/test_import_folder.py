@@ -99,7 +99,9 @@ def test_a_long_recording_costs_the_memory_of_its_samples(tmp_path: Path, form: 
     path = tmp_path / f"long.{form}"
     path.write_bytes(encode_opus(samples) if form == "opus" else wav_bytes(samples))
     tracemalloc.start()
-    ((_, clip),) = read_clips(ReadTask(Recording(str(path), path.name, "g"), [Segment("u", path.name)], 200.0))
+    ((_, clip),) = read_clips(
+        ReadTask(Recording(str(path), path.name, "g"), [Segment("u", path.name)], 200.0)
+    )
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert isinstance(clip, Clip)

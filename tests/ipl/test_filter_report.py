@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks import filters
 from benchmarks.filters import compare, read_runs
 from raysr.cli.app import run as command
 from raysr.config import read_yaml
@@ -17,6 +18,7 @@ from raysr.corpus.manifest import open_manifest
 from raysr.corpus.utterance import Utterance
 from raysr.errors import ConfigError, RunError
 from raysr.evaluate.report import write_report
+from raysr.ipl.canary import read_canary
 from raysr.ipl.config import RunConfig
 from raysr.ipl.cycle import run_cycles
 from raysr.ipl.decisions import read_decisions
@@ -99,7 +101,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_config: Callable[[Pa
     """A run that was offered a copy of a test utterance under another name, and is given others as labelled ones."""
     folder = tmp_path_factory.mktemp("run")
     config = tiny_config(folder)
-    config["filter"] = [
+    chain = [
         {"kind": "empty"},
         {"kind": "duplicate", "same_text": 2},
         {"kind": "score", "keep": 0.5},
@@ -114,7 +116,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_config: Callable[[Pa
     shutil.copy(folder / "audio" / "dev-1.wav", folder / "audio" / "again.wav")
     row = {"id": "again", "audio_filepath": "audio/again.wav", "duration": 0.6, "text": "two"}
     (folder / "elsewhere.jsonl").write_text(json.dumps(row) + "\n")
-    config["from_cycle"] = {1: {"batcher": {"rehearse": str(folder / "elsewhere.jsonl")}}}
+    config["from_cycle"] = {
+        1: {
+            "batcher": {"rehearse": str(folder / "elsewhere.jsonl")},
+            "filter": chain,
+            "recogniser": {"vote": "first"},
+        }
+    }
     with open_run(RunConfig.parse(config), Progress(quiet=True), use_ray=False) as run:
         run_cycles(run)
         return run.folder
@@ -195,12 +203,15 @@ def test_other_filters_are_tried_without_labelling_or_changing_the_run(
     assert {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()} == before
 
 
-def test_the_benchmark_of_filters_reads_runs(finished: Path) -> None:
+def test_the_benchmark_of_filters_reads_runs(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    votes = []
+    monkeypatch.setattr(filters, "read_canary", lambda *of: votes.append(of[1].kind) or read_canary(*of))
     for canary, labels in ((False, 5), (True, 6)):  # the broken file has no label
         results = compare(read_runs([finished, finished], canary), 10.0, [0.5])
         assert list(results["cycles"]) == ["1"]
         assert results["cycles"]["1"]["labels"] == 2 * labels
         assert "score" in results["cycles"]["1"]["quantities"]
+    assert votes == ["first", "nearest"] * 2  # of cycles 1 and 0 of each
 
 
 def test_what_cannot_be_tried_is_said_in_one_line(finished: Path, tmp_path: Path) -> None:
