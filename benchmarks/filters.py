@@ -90,9 +90,8 @@ def read_runs(folders: Iterable[Path], canary: bool) -> dict[int, list[Labels]]:
         earlier = Earlier(folder / "cycles", config.run.cycles)
         for cycle in earlier.cycles():
             known = [Judged(p, truth[p.id]) for p in earlier.predictions(cycle) if p.id in truth]
-            judged = (
-                read_canary(folder / "cycles" / f"{cycle:03d}" / "canary", config.vote) if canary else known
-            )
+            canary_folder = folder / "cycles" / f"{cycle:03d}" / "canary"
+            judged = read_canary(canary_folder, config.at(cycle).vote) if canary else known
             if judged:
                 cycles.setdefault(cycle, []).append(Labels.of(judged))
     if not cycles:

@@ -1,6 +1,7 @@
 """Samples out: FLAC and Ogg/Opus for corpora, FLAC and WAV for everything that reads them."""
 
 import io
+import math
 import wave
 from pathlib import Path
 
@@ -41,20 +42,29 @@ def encode_opus(samples: np.ndarray, bitrate: int = 16000) -> bytes:
 
 def flac_bytes(samples: np.ndarray) -> bytes:
     """Return 16 kHz mono samples (N,) in [-1, 1] as a 16-bit FLAC file (RFC 9639): half a WAV file, bit for bit."""
+    audio = flac_below(samples, math.inf)
+    assert audio is not None
+    return audio
+
+
+def flac_below(samples: np.ndarray, size: float) -> bytes | None:
+    """Return what :func:`flac_bytes` does if it has fewer bytes than ``size``; encode no further once it has not."""
     if len(samples) == 0:
         raise AudioError("cannot encode audio without samples")
-    pcm = _int16(samples)
     target = io.BytesIO()
     # Without the 8 kB that FFmpeg leaves for tags: as much as half a second of speech.
     with av.open(target, "w", format="flac", options={"metadata_header_padding": "0"}) as container:
         stream = container.add_stream("flac", rate=SAMPLE_RATE, layout="mono", format="s16")
-        for start in range(0, len(pcm), SAMPLE_RATE):
-            frame = av.AudioFrame.from_ndarray(pcm[None, start : start + SAMPLE_RATE], "s16", "mono")
+        for start in range(0, len(samples), SAMPLE_RATE):
+            pcm = _int16(samples[None, start : start + SAMPLE_RATE])
+            frame = av.AudioFrame.from_ndarray(pcm, "s16", "mono")
             frame.sample_rate = SAMPLE_RATE
             frame.pts = start
             container.mux(stream.encode(frame))
+            if target.getbuffer().nbytes >= size:
+                return None
         container.mux(stream.encode(None))
-    return target.getvalue()
+    return target.getvalue() if target.getbuffer().nbytes < size else None
 
 
 def wav_bytes(samples: np.ndarray, sample_rate: int = SAMPLE_RATE) -> bytes:

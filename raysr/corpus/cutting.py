@@ -9,6 +9,7 @@ from raysr.audio.files import decode_blocks
 from raysr.audio.speech_segments import Segment, SegmentConfig, segments
 from raysr.audio.vad import speech_probabilities
 from raysr.corpus.load import encoded
+from raysr.corpus.recordings import RECORDING_S
 from raysr.corpus.utterance import Utterance
 from raysr.errors import RaysrError, one_line
 
@@ -41,6 +42,8 @@ class Cut:
         """Return ``recording`` as its segments, named ``id@start-end``; their transcripts are not known."""
         if self.error is not None:
             return [replace(recording, custom={**recording.custom, UNCUT: self.error})]
+        # One that is itself a part does not tell how long the whole is.
+        known = {} if recording.start else {RECORDING_S: recording.duration}
         return [
             replace(
                 recording,
@@ -48,6 +51,7 @@ class Cut:
                 start=recording.start + start,
                 duration=end - start,
                 text=None,
+                custom={**known, **recording.custom},
             )
             for start, end in self.segments
         ]

@@ -9,7 +9,6 @@ from raysr.audio.files import SAMPLE_RATE, decode_blocks
 from raysr.audio.mix import apply_mix
 from raysr.corpus.load import encoded, load_waveform
 from raysr.corpus.utterance import Utterance
-from raysr.errors import AudioError, CorpusError
 
 WIDEST_GAP_S = 60.0
 
@@ -39,7 +38,7 @@ def load_together(utterances: Sequence[Utterance]) -> list[np.ndarray | Exceptio
     """
     pieces: list[np.ndarray | None] = [None] * len(utterances)
     if len(utterances) > 1:
-        with suppress(AudioError, CorpusError, ValueError, OSError):
+        with suppress(Exception):
             pieces = _one_pass(utterances)
     return [
         _alone(utterance) if piece is None else piece

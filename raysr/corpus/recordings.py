@@ -8,9 +8,13 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 
+from raysr.audio.files import probe
 from raysr.corpus import places, shards
+from raysr.corpus.load import encoded
 from raysr.corpus.utterance import Utterance
 from raysr.errors import CorpusError
 
@@ -19,6 +23,8 @@ OVERLAP_S = 0.05
 TICK_S = 0.01
 """Durations of copies differ by no more than this: manifests round them."""
 BLOCK = 1 << 20
+RECORDING_S = "recording_s"
+"""The key in ``custom`` of a piece under which it has the length of its whole recording, in seconds."""
 
 
 class Digests:
@@ -35,11 +41,12 @@ class Digests:
         """Return the size in bytes and the SHA-256 of an utterance's recording; None where it cannot be read."""
         try:
             key = json.dumps([utterance.audio, utterance.row, *places.version(utterance.audio)])
-            if key not in self._known:
-                self._remember(key, *_hashed(utterance))
-        except (CorpusError, OSError):
+            found = self._known.get(key) or _hashed(utterance)
+        except Exception:  # damaged shards may raise anything
             return None
-        return self._known[key]
+        if key not in self._known:
+            self._remember(key, *found)
+        return found
 
     def _remember(self, key: str, size: int, digest: str) -> None:
         self._known[key] = size, digest
@@ -66,11 +73,9 @@ class HeldOut:
     def __init__(self, sets: Mapping[str, Iterable[Utterance]], digests: Digests) -> None:
         self._digests = digests
         self._places: dict[str, list[tuple[str, Utterance]]] = {}
-        self._ticks: set[int] = set()
         for name, utterances in sets.items():
             for utterance in utterances:
                 self._places.setdefault(_place(utterance), []).append((name, utterance))
-                self._ticks.add(_tick(utterance))
         self._content: dict[str, list[str]] | None = None
         self._sizes: set[int] = set()
 
@@ -96,15 +101,32 @@ class HeldOut:
         return None
 
     def _may_be_copied(self, utterance: Utterance) -> bool:
-        """Tell by its length whether a recording can be one of ours: a file's in bytes, a row's in seconds."""
+        """Tell by its length whether a recording can be one of ours: a file's in bytes, a row's in seconds.
+
+        A piece of a recording whose length nobody tells can be of any.
+        """
         if utterance.row is None and not places.is_uri(utterance.audio):
             try:
                 self._contents()
                 return places.version(utterance.audio)[0] in self._sizes
             except CorpusError:
                 return False
-        tick = _tick(utterance)
+        whole = utterance.custom.get(RECORDING_S)
+        if not isinstance(whole, int | float):
+            if utterance.start:
+                return True
+            whole = utterance.duration
+        tick = _tick(whole)
         return not self._ticks.isdisjoint((tick - 1, tick, tick + 1))
+
+    @cached_property
+    def _ticks(self) -> set[int]:
+        """The lengths of all held-out recordings: as they say themselves, since what is held out may be a part."""
+        lengths = {held.duration for held_here in self._places.values() for _, held in held_here}
+        for (_, held), *_ in self._places.values():
+            with suppress(Exception):  # damaged audio has the length that its manifest says
+                lengths.add(probe(encoded(held), name=held.audio).duration or held.duration)
+        return {_tick(seconds) for seconds in lengths}
 
     def _contents(self) -> dict[str, list[str]]:
         """Return the places of every held-out recording by its hash."""
@@ -126,10 +148,10 @@ def copies(utterances: Iterable[Utterance], digests: Digests) -> Iterator[tuple[
     placed = [(u, _place(u)) for u in sorted(utterances, key=lambda u: u.id)]
     ticks: dict[int, set[str]] = {}
     for u, place in placed:
-        ticks.setdefault(_tick(u), set()).add(place)
+        ticks.setdefault(_tick(u.duration), set()).add(place)
     staying: dict[str, list[Utterance]] = {}  # by place, and by hash where one was needed
     for u, place in placed:
-        near = (ticks.get(_tick(u) + step, set()) for step in (-1, 0, 1))
+        near = (ticks.get(_tick(u.duration) + step, set()) for step in (-1, 0, 1))
         alone = all(others <= {place} for others in near)
         hashed = None if alone else digests.of(u)
         groups = [staying.setdefault(name, []) for name in ([place, hashed[1]] if hashed else [place])]
@@ -158,8 +180,8 @@ def _place(utterance: Utterance) -> str:
         return f"{audio}#{utterance.row}"
 
 
-def _tick(utterance: Utterance) -> int:
-    return round(utterance.duration / TICK_S)
+def _tick(seconds: float) -> int:
+    return round(seconds / TICK_S)
 
 
 def _hashed(utterance: Utterance) -> tuple[int, str]:

@@ -52,7 +52,14 @@ def read_run(folder: Path) -> RunFiles:
         stopped=(report.get("stopped") or {}).get("reason"),
         best=report.get("best"),
         losses={f"cycle {int(path.name)}": curve for path in cycles if (curve := _losses(path))},
-        reasons=[row for path in cycles for row in (*_held_out(path), *_reasons(path))],
+        reasons=[
+            *_held_out(folder, "all", "held out, trained on"),
+            *(
+                row
+                for path in cycles
+                for row in (*_held_out(path, int(path.name), "held out"), *_reasons(path))
+            ),
+        ],
         filters=[report for path in cycles if (report := _json(path / "filters.json"))],
         worst=_worst(cycles),
         lineage=list(_lineage(folder / "pool")),
@@ -86,11 +93,11 @@ def _reasons(cycle: Path) -> Iterator[dict[str, Any]]:
         }
 
 
-def _held_out(cycle: Path) -> Iterator[dict[str, Any]]:
-    """Yield how much the selector left out because it is the audio of dev or test utterances."""
-    rows = list(_jsonl(cycle / "held-out.jsonl"))
+def _held_out(folder: Path, cycle: int | str, status: str) -> Iterator[dict[str, Any]]:
+    """Yield how much of what was selected, or is labelled, is the audio of dev or test utterances."""
+    rows = list(_jsonl(folder / "held-out.jsonl"))
     if rows:
-        told = {"cycle": int(cycle.name), "status": "held out", "rule": None, "reason": rows[0]["reason"]}
+        told = {"cycle": cycle, "status": status, "rule": None, "reason": rows[0]["reason"]}
         yield told | {"utterances": len(rows), "hours": None}
 
 

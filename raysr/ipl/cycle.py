@@ -10,6 +10,7 @@ from raysr.ipl.run import Run
 
 def run_cycles(run: Run) -> None:
     """Turn the loop until the run has the cycles it was configured for, or gets no better."""
+    run.look_for_held_out()
     for cycle in range(run.config.run.cycles):
         turn(run, cycle)
         if run.is_over():

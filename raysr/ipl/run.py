@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from raysr.cluster import Connection, connect
 from raysr.config import Spec, folders
 from raysr.corpus.disk import naming_full_disk
 from raysr.corpus.features import FeatureCache
-from raysr.corpus.manifest import Manifest
+from raysr.corpus.manifest import Manifest, open_manifest
 from raysr.corpus.recordings import HeldOut
 from raysr.ipl import plugins as slots
 from raysr.ipl.canary import WithCanary, draw_canary
@@ -29,7 +30,7 @@ from raysr.ipl.filters.hash import filter_hash
 from raysr.ipl.filters.report import judge_filters
 from raysr.ipl.folder import keep_config, owning, place
 from raysr.ipl.handover import write_json
-from raysr.ipl.held_out import Protecting, count_held_out
+from raysr.ipl.held_out import Protecting, count_held_out, look_for_held_out
 from raysr.ipl.labels import characters_per_second, measure_labels
 from raysr.ipl.ledger import Ledger
 from raysr.ipl.materials import Materials
@@ -83,6 +84,14 @@ class Run:
     @property
     def labelled(self) -> Manifest | None:
         return self.corpora.labelled
+
+    def look_for_held_out(self) -> None:
+        """Say what of dev and tests is labelled or rehearsed too."""
+        batchers = [self.config.at(cycle).batcher for cycle in range(self.config.run.cycles)]
+        named = [b.options.get("rehearse") for b in batchers if b.kind in slots.BATCHERS.known]
+        rehearsed = {str(places): open_manifest(places) for places in named if places}
+        sets = {"data.labelled": self.labelled or (), "batcher.rehearse": chain(*rehearsed.values())}
+        look_for_held_out(sets, self.held_out, self.folder, self.progress, self.events)
 
     def steps(self, cycle: int) -> Steps:
         """Return the steps of a cycle, done or not."""
@@ -151,6 +160,7 @@ class Run:
             **measures,
             **labels,
             "held_out": count_held_out(folder),
+            "held_out_labelled": count_held_out(self.folder),
             "student": student.name,
             "dev_wer": student.metrics.get("dev_wer"),
             "wer": wer,
@@ -179,7 +189,7 @@ class Run:
 
     @cached_property
     def held_out(self) -> HeldOut:
-        """The audio of dev and tests, which is never selected."""
+        """The audio of dev and tests."""
         sets = {"dev": self.corpora.dev, **{f"tests.{name}": m for name, m in self.corpora.tests.items()}}
         return HeldOut(sets, self.context(0).digests)
 

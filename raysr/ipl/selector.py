@@ -18,7 +18,7 @@ from raysr.ipl.context import CycleContext
 from raysr.ipl.draws import draw
 from raysr.ipl.filters.quantities import QUANTITIES, score
 from raysr.ipl.predictions import Prediction
-from raysr.ipl.strata import EDGES, By, grouped, stratum
+from raysr.ipl.strata import EDGES, By, Edges, grouped, stratum
 
 
 class SelectorConfig(Config):
@@ -117,7 +117,7 @@ class Quota:
         shares: dict[str, float] = Field(default_factory=dict)
         rest: float = Field(default=0.0, ge=0)
         hours: float | None = Field(default=None, gt=0)
-        edges: list[float] = Field(default_factory=lambda: list(EDGES), min_length=1)
+        edges: Edges = Field(default_factory=lambda: list(EDGES))
 
         @field_validator("shares")
         @classmethod

@@ -25,6 +25,16 @@ By = Annotated[str, AfterValidator(_known)]
 """What a stratum is of: ``duration``, ``speaker``, ``language`` or ``tag:NAME``."""
 
 
+def _rising(edges: list[float]) -> list[float]:
+    if not edges or sorted(set(edges)) != edges:
+        raise ValueError("edges rise, and there is one or more")
+    return edges
+
+
+Edges = Annotated[list[float], AfterValidator(_rising)]
+"""Between the strata of durations, in seconds."""
+
+
 def stratum(utterance: Utterance, by: str, edges: Sequence[float] = EDGES) -> str:
     """Return the name of an utterance's stratum; ``edges`` are those of durations, in seconds, rising."""
     if by == "duration":

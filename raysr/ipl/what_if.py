@@ -21,7 +21,7 @@ def what_if(
 
     Args:
         folder: of the run; it may be running.
-        filters: a list as in the run's YAML; None is the run's own.
+        filters: a list as in the run's YAML; None is the run's own, as of that cycle.
         cycle: whose labels; None is the last that is labelled.
         good_wer: percent of a label's words that may be wrong for it to be good.
 
@@ -33,14 +33,13 @@ def what_if(
     if not file.is_file():
         raise RunError(f"{folder} holds no run: there is no config.yaml in it; name the folder of `run.dir`")
     config = RunConfig.parse(read_yaml(file), str(file))
-    specs = config.filter if filters is None else _read(filters, config)
     run = Run(config, folder.absolute(), Progress(quiet=True))
     labelled = Earlier(run.folder / "cycles", config.run.cycles).cycles()
     if cycle is None and not labelled:
         raise RunError(f"{folder}: no cycle has labelled anything (yet)")
-    return judge_filters(
-        specs, run.context(labelled[0] if cycle is None else cycle), run.corpora.truth or {}, good_wer
-    )
+    of = labelled[0] if cycle is None else cycle
+    specs = config.at(of).filter if filters is None else _read(filters, config)
+    return judge_filters(specs, run.context(of), run.corpora.truth or {}, good_wer)
 
 
 def _read(filters: str, config: RunConfig) -> list[Spec]:

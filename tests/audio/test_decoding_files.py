@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raysr.audio.encode import flac_below, flac_bytes
 from raysr.audio.files import decode, decode_blocks, encode_opus, probe, wav_bytes, write_wav
 from raysr.audio.resample import resample
 from raysr.errors import AudioError
@@ -152,6 +153,17 @@ def test_opus_is_small_and_faithful(speechlike: np.ndarray) -> None:
     assert similarity(decode(data), np.tile(speechlike, 5)) > 0.98
     with pytest.raises(AudioError, match="without samples"):
         encode_opus(np.zeros(0))
+
+
+@pytest.mark.parametrize("seconds", [0.01, 1.0, 2.5, 60.0])
+def test_flac_below_a_size_is_the_same_or_none(seconds: float, speechlike: np.ndarray) -> None:
+    samples = np.resize(speechlike, round(16000 * seconds))
+    whole = flac_bytes(samples)
+    assert flac_below(samples, len(whole) + 1) == whole
+    assert flac_below(samples, len(whole)) is None
+    assert flac_below(samples, len(whole) / 10) is None
+    heard = decode(whole)
+    assert np.array_equal(heard, decode(wav_bytes(samples)))
 
 
 def test_wav_is_written_to_the_bit_and_clipped(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from raysr.audio.encode import flac_bytes
 from raysr.audio.files import wav_bytes
-from raysr.corpus.importers.recordings import flac_bytes
 from raysr.corpus.shards import write_shards
 from raysr.corpus.utterance import Utterance
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from corpora import imported, known
+from corpora import damage, imported, known
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -201,3 +201,22 @@ def test_an_export_appears_whole_or_not_at_all(tmp_path: Path, shard: Callable[.
             export_corpus(manifest, tmp_path / "out", form, **options)
     with pytest.raises(CorpusError, match="is there already"):
         export_corpus(manifest, tmp_path / "shards", "nemo")
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"), [("header", "OSError"), ("count", "IndexError"), ("values", "ArrowInvalid")]
+)
+def test_a_damaged_page_of_a_shard_costs_its_own_rows(
+    tmp_path: Path, shard: Callable[..., Path], kind: str, reason: str
+):
+    shard(2, name="sound")
+    write_shards(tmp_path / "broken", [(Utterance("broken", "", 0.3), b"RIFF" * 99)])
+    (broken,) = (tmp_path / "broken").iterdir()
+    damage(broken, kind)
+    manifest = open_manifest([broken, *(tmp_path / "sound").iterdir()])
+    report = export_corpus(manifest, tmp_path / "out", "nemo")
+    assert report.utterances == 2
+    (problem,) = report.problems
+    assert problem.where == "broken"
+    assert problem.reason.startswith(f"{reason}: ")
+    assert "\n" not in problem.reason

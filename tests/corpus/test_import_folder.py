@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 import wave
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ from problems import rows
 from raysr.audio.container import HEADERLESS
 from raysr.audio.files import decode, encode_opus, wav_bytes
 from raysr.corpus.importers.folder import import_folder
+from raysr.corpus.importers.recordings import Clip, ReadTask, read_clips
+from raysr.corpus.importers.source import Recording, Segment
 from raysr.corpus.load import load_waveform
 from raysr.corpus.manifest import load_truth, open_manifest
 from raysr.corpus.shards import read_audio
@@ -88,6 +91,22 @@ def test_loud_float_recordings_are_turned_down_not_clipped(tmp_path: Path):
     (utterance,) = open_manifest(tmp_path / "out")
     gain = utterance.custom["origin"]["gain"]
     assert np.abs(load_waveform(utterance) - loud * gain).max() < 1e-4
+
+
+@pytest.mark.parametrize("form", ["opus", "wav"])
+def test_a_long_recording_costs_the_memory_of_its_samples(tmp_path: Path, form: str):
+    samples = 0.1 * np.random.default_rng(0).standard_normal(16000 * 180).astype(np.float32)
+    path = tmp_path / f"long.{form}"
+    path.write_bytes(encode_opus(samples) if form == "opus" else wav_bytes(samples))
+    tracemalloc.start()
+    ((_, clip),) = read_clips(
+        ReadTask(Recording(str(path), path.name, "g"), [Segment("u", path.name)], 200.0)
+    )
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert isinstance(clip, Clip)
+    assert (clip.audio == path.read_bytes()) == (form == "opus")
+    assert peak < 2.5 * samples.nbytes  # the samples, twice while they are put together
 
 
 def test_bad_audio_is_a_row_each_and_stops_nothing(tmp_path: Path, wav: WavFile):

@@ -163,15 +163,38 @@ def test_a_channel_of_a_telephone_call_is_taken_alone(
     tmp_path: Path, kaldi: Callable[..., Path], channel: int
 ):
     stereo = np.stack([SOUND[:16000], SOUND[16000:32000]])
-    with av.open(str(tmp_path / "rec.sph"), "w", format="wav") as output:
+    write_stereo(tmp_path / "rec.sph", stereo)
+    folder = kaldi(wav_scp=f"rec {tmp_path}/rec.sph\n", segments=f"u rec 0.25 0.75 {channel}\n")
+    imported(folder, tmp_path / "out")
+    assert abs(heard(tmp_path / "out")["u"] - stereo[channel, 4000:12000]).max() <= 1.0001 / 32768
+
+
+def write_stereo(path: Path, stereo: np.ndarray) -> None:
+    """Write two channels (2, N)."""
+    with av.open(str(path), "w", format="wav") as output:
         stream = output.add_stream("pcm_s16le", rate=16000, layout="stereo")
         pcm = np.round(stereo.T.reshape(1, -1) * 32768).astype(np.int16)
         frame = av.AudioFrame.from_ndarray(pcm, "s16", "stereo")
         frame.sample_rate = 16000
         output.mux(stream.encode(frame))
-    folder = kaldi(wav_scp=f"rec {tmp_path}/rec.sph\n", segments=f"u rec 0.25 0.75 {channel}\n")
-    imported(folder, tmp_path / "out")
-    assert abs(heard(tmp_path / "out")["u"] - stereo[channel, 4000:12000]).max() <= 1.0001 / 32768
+
+
+def test_one_channel_of_several_cannot_be_referred_to(tmp_path: Path, kaldi: Callable[..., Path]):
+    write_stereo(tmp_path / "call.wav", np.stack([SOUND[:16000], -SOUND[:16000]]))
+    write_stereo(tmp_path / "both.wav", np.stack([SOUND[:16000], SOUND[:16000]]))
+    write_wav(tmp_path / "one.wav", SOUND[:16000])
+    folder = kaldi(
+        wav_scp="".join(f"{name} {tmp_path}/{name}.wav\n" for name in ("call", "both", "one")),
+        segments="a call 0 0.5 0\nb call 0 0.5 1\nboth both 0 0.5\none one 0 0.5 0\n",
+    )
+    report = take(folder, tmp_path / "out", reference=True)
+    assert [(p.kind, p.where) for p in report.problems] == [
+        ("one of several channels", f"segments:{n}") for n in (1, 2)
+    ]
+    assert "has 2 channels, and number 1 alone is wanted" in report.problems[1].reason
+    for utterance in open_manifest(tmp_path / "out/manifest.jsonl"):
+        assert abs(load_waveform(utterance) - SOUND[:8000]).max() < 1e-4
+    assert report.utterances == 2
 
 
 def test_nist_sphere_files_are_read(tmp_path: Path, kaldi: Callable[..., Path]):
@@ -374,6 +397,23 @@ def test_bad_rows_of_a_table_are_rows(tmp_path: Path):
         open_source(tmp_path / "text.parquet")
 
 
+def test_only_files_that_a_table_names_can_be_referred_to(tmp_path: Path):
+    write_wav(tmp_path / "a.wav", SOUND[:8000])
+    inside, named = hub_table(1)[0]["audio"], {"bytes": None, "path": "a.wav"}
+    for name, cells in (("inside", [inside, named]), ("named", [named, inside])):
+        pq.write_table(pa.Table.from_pylist([{"audio": c} for c in cells]), tmp_path / f"{name}.parquet")
+    with pytest.raises(
+        CorpusError, match=r"inside\.parquet: holds its audio inside tables: leave --reference"
+    ):
+        take(tmp_path / "inside.parquet", tmp_path / "out", reference=True)
+    assert not (tmp_path / "out").exists()
+    report = take(tmp_path / "named.parquet", tmp_path / "out", reference=True)
+    assert [p.kind for p in report.problems] == ["audio in a table"]
+    (found,) = open_manifest(tmp_path / "out/manifest.jsonl")
+    assert found.audio == str(tmp_path / "a.wav")
+    assert len(load_waveform(found)) == 8000
+
+
 def test_saved_data_sets_are_read_with_their_labels(tmp_path: Path):
     datasets = pytest.importorskip("datasets")
     whole = datasets.Dataset.from_list(hub_table(5)).cast_column("audio", datasets.Audio())
@@ -416,6 +456,22 @@ def test_a_file_that_is_no_corpus_is_refused(tmp_path: Path, name: str, text: st
     (tmp_path / name).write_text(text)
     with pytest.raises(CorpusError, match="no corpus: give a folder of audio"):
         detect(tmp_path / name)
+
+
+@pytest.mark.parametrize("form", ["folder", "huggingface"])
+def test_the_same_command_again_passes_over_what_it_wrote_below_the_source(tmp_path: Path, form: str):
+    if form == "folder":
+        write_wav(tmp_path / "a.wav", SOUND[:8000])
+    else:
+        pq.write_table(pa.Table.from_pylist(hub_table(1)), tmp_path / "data.parquet")
+    code = "import sys; from raysr.cli import main; sys.exit(main())"
+    again = [sys.executable, "-c", code, "data", "import", str(tmp_path), str(tmp_path / "out")]
+    for _ in range(2):
+        done = subprocess.run(again, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        report = json.loads((tmp_path / "out/import.json").read_text())
+        assert report["settings"]["format"] == form
+        assert len(list(open_manifest(tmp_path / "out"))) == 1
 
 
 def test_options_of_another_form_are_refused(tmp_path: Path, kaldi: Callable[..., Path]):

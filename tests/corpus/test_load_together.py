@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from corpora import damage
 from hypothesis import given
 from hypothesis import strategies as st
 
 from raysr.audio.encode import encode_opus, wav_bytes
 from raysr.corpus.load import load_waveform
 from raysr.corpus.load_together import WIDEST_GAP_S, load_together, neighbours
+from raysr.corpus.shards import write_shards
 from raysr.corpus.utterance import Utterance
 from raysr.errors import AudioError
 
@@ -73,3 +75,10 @@ def test_neighbours_are_of_one_recording_and_near(places: list[tuple[str, int, i
     assert len({(utterances[g[0]].audio, utterances[g[0]].row) for g in groups}) == len(
         {(a, r) for a, r, _ in places}
     )
+
+
+def test_damage_of_any_kind_costs_the_pieces_of_one_recording(tmp_path: Path) -> None:
+    (shard,) = write_shards(tmp_path, [(Utterance("row", "", 1.0), b"RIFF" * 99)])
+    damage(shard, "count")
+    pieces = [Utterance(f"{n}", str(shard), 0.5, row=0, start=0.5 * n) for n in range(2)]
+    assert [type(found) for found in load_together(pieces)] == [IndexError, IndexError]

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from corpora import damage
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raysr.audio.speech_segments import Segment
+from raysr.corpus.cutting import Cut
 from raysr.corpus.manifest import open_manifest
 from raysr.corpus.recordings import Digests, HeldOut, copies, overlap
 from raysr.corpus.shards import write_shards
@@ -90,6 +93,39 @@ def test_rows_of_shards_and_files_are_told_by_their_bytes(
     assert [of_rows.holds(u) for u in spoken] == [None, "dev: a copy of 'u1'", None]
     of_files = held(tmp_path, replace(spoken[2], duration=3.004))  # a manifest that rounds
     assert [of_files.holds(u) for u in second] == ["dev: a copy of 'u2'", None, None]
+
+
+def test_pieces_of_a_row_are_told_by_their_recording(
+    corpus: Callable[[str, float], Utterance], tmp_path: Path
+) -> None:
+    long, other = corpus("long", 4.0), corpus("other", 5.0)
+    write_shards(tmp_path / "shards", [(u, Path(u.audio).read_bytes()) for u in (long, other)])
+    row, stranger = open_manifest(tmp_path / "shards")
+    cuts = [Segment(0.0, 1.5), Segment(2.25, 3.5)]
+    pieces = Cut(row.id, row.duration, cuts).utterances(row)
+    strange = Cut(stranger.id, stranger.duration, cuts).utterances(stranger)
+    index = held(tmp_path, long)
+    assert [index.holds(u) for u in pieces] == ["dev: a copy of 'long'"] * 2
+    assert [index.holds(u) for u in strange] == [None, None]
+    assert len((tmp_path / "hashes.jsonl").read_text().splitlines()) == 2  # the held-out one and the row
+    assert (
+        index.holds(replace(row, start=2.0, duration=1.0)) == "dev: a copy of 'long'"
+    )  # nobody says of what
+    index = held(tmp_path, replace(long, start=2.0, duration=1.0))
+    assert index.holds(row) == "dev: a copy of 'long'"
+    assert [index.holds(u) for u in pieces] == [None, "dev: a copy of 'long'"]
+    assert index.holds(stranger) is None
+    assert held(tmp_path, replace(long, duration=1.0)).holds(row) == "dev: a copy of 'long'"
+
+
+@pytest.mark.parametrize("kind", ["header", "count", "values"])
+def test_a_damaged_row_is_no_copy_of_anything(
+    corpus: Callable[[str, float], Utterance], tmp_path: Path, kind: str
+) -> None:
+    one = corpus("one", 1.0)
+    (shard,) = write_shards(tmp_path / "shards", [(one, Path(one.audio).read_bytes())])
+    damage(shard, kind)
+    assert held(tmp_path, one).holds(next(iter(open_manifest(shard)))) is None
 
 
 def test_what_was_hashed_is_remembered_until_it_changes(

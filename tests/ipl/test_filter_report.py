@@ -10,11 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks import filters
 from benchmarks.filters import compare, read_runs
 from raysr.cli.app import run as command
+from raysr.config import read_yaml
+from raysr.corpus.manifest import open_manifest
 from raysr.corpus.utterance import Utterance
 from raysr.errors import ConfigError, RunError
 from raysr.evaluate.report import write_report
+from raysr.ipl.canary import read_canary
 from raysr.ipl.config import RunConfig
 from raysr.ipl.cycle import run_cycles
 from raysr.ipl.decisions import read_decisions
@@ -94,10 +98,10 @@ def test_precision_and_recall_are_those_counted_by_hand(
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny_config: Callable[[Path], dict[str, Any]]) -> Path:
-    """A run that was offered a copy of a test utterance under another name."""
+    """A run that was offered a copy of a test utterance under another name, and is given others as labelled ones."""
     folder = tmp_path_factory.mktemp("run")
     config = tiny_config(folder)
-    config["filter"] = [
+    chain = [
         {"kind": "empty"},
         {"kind": "duplicate", "same_text": 2},
         {"kind": "score", "keep": 0.5},
@@ -106,6 +110,19 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_config: Callable[[Pa
     row = {"id": "smuggled", "audio_filepath": "audio/smuggled.wav", "duration": 0.6}
     with (folder / "unlabelled.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n")
+    row = {"id": "both", "audio_filepath": "audio/test-4.wav", "duration": 0.6, "text": "one two"}
+    with (folder / "labelled.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n" + json.dumps({**row, "id": "no text", "text": None}) + "\n")
+    shutil.copy(folder / "audio" / "dev-1.wav", folder / "audio" / "again.wav")
+    row = {"id": "again", "audio_filepath": "audio/again.wav", "duration": 0.6, "text": "two"}
+    (folder / "elsewhere.jsonl").write_text(json.dumps(row) + "\n")
+    config["from_cycle"] = {
+        1: {
+            "batcher": {"rehearse": str(folder / "elsewhere.jsonl")},
+            "filter": chain,
+            "recogniser": {"vote": "first"},
+        }
+    }
     with open_run(RunConfig.parse(config), Progress(quiet=True), use_ray=False) as run:
         run_cycles(run)
         return run.folder
@@ -119,6 +136,32 @@ def test_audio_of_a_test_set_is_not_selected_and_is_reported(finished: Path) -> 
     cycles = json.loads((finished / "report.json").read_text())["cycles"]
     assert [cycle["held_out"] for cycle in cycles] == [0, 1]
     assert "held out" in write_report(finished).read_text()
+
+
+def test_labelled_audio_of_dev_and_tests_is_trained_on_and_told_once(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [json.loads(line) for line in (finished / "held-out.jsonl").open()]
+    assert [(row["id"], row["set"], row["reason"]) for row in rows] == [
+        ("both", "data.labelled", "tests.clean: the same recording as 'test-4'"),
+        ("again", "batcher.rehearse", "dev: a copy of 'dev-1'"),
+    ]
+    trained_on = [u.id for u in open_manifest(finished / "cycles/001/labelled.jsonl")]
+    assert trained_on == [*(f"labelled-{n}" for n in range(6)), "both"]
+    cycles = json.loads((finished / "report.json").read_text())["cycles"]
+    assert [cycle["held_out_labelled"] for cycle in cycles] == [2, 2]
+    events = [json.loads(line) for line in (finished / "events.jsonl").open()]
+    (told,) = [event for event in events if event["event"] == "held-out audio is trained on"]
+    assert told["utterances"] == 2
+    assert "'both' (data.labelled; tests.clean: the same recording as 'test-4')" in told["examples"]
+    assert "held out, trained on" in write_report(finished).read_text()
+    (finished / "held-out.jsonl").unlink()
+    config = RunConfig.parse(read_yaml(finished / "config.yaml"))
+    with open_run(config, Progress(), use_ray=False) as run:
+        run.look_for_held_out()
+        run.look_for_held_out()
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("WARNING: 2 labelled utterances are trained on though their audio is that of dev")
 
 
 def test_a_run_says_what_its_filters_are_worth(finished: Path) -> None:
@@ -160,12 +203,15 @@ def test_other_filters_are_tried_without_labelling_or_changing_the_run(
     assert {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()} == before
 
 
-def test_the_benchmark_of_filters_reads_runs(finished: Path) -> None:
+def test_the_benchmark_of_filters_reads_runs(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    votes = []
+    monkeypatch.setattr(filters, "read_canary", lambda *of: votes.append(of[1].kind) or read_canary(*of))
     for canary, labels in ((False, 5), (True, 6)):  # the broken file has no label
         results = compare(read_runs([finished, finished], canary), 10.0, [0.5])
         assert list(results["cycles"]) == ["1"]
         assert results["cycles"]["1"]["labels"] == 2 * labels
         assert "score" in results["cycles"]["1"]["quantities"]
+    assert votes == ["first", "nearest"] * 2  # of cycles 1 and 0 of each
 
 
 def test_what_cannot_be_tried_is_said_in_one_line(finished: Path, tmp_path: Path) -> None:

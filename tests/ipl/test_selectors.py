@@ -141,6 +141,8 @@ def test_what_is_impossible_is_refused() -> None:
         ({"kind": "useful", "band": [0.9, 0.1]}, "smaller first"),
         ({"kind": "quota", "by": "room"}, "tag:NAME"),
         ({"kind": "quota", "shares": {"a": 0}}, "above 0"),
+        ({"kind": "quota", "by": "duration", "edges": [4, 2]}, "edges rise"),
+        ({"kind": "quota", "by": "duration", "edges": []}, "edges rise"),
         ({"kind": "all", "relabel": 1.5}, "relabel"),
     ):
         with pytest.raises(ConfigError, match=why):

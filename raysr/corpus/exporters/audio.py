@@ -7,7 +7,7 @@ from raysr.audio.encode import flac_bytes, wav_bytes
 from raysr.audio.files import probe
 from raysr.corpus.load import load_waveform
 from raysr.corpus.utterance import Utterance
-from raysr.errors import RaysrError
+from raysr.errors import RaysrError, one_line
 
 SAMPLE_RATE = 16000
 CODECS = ("flac", "wav")
@@ -37,6 +37,9 @@ def encode(task: ExportTask) -> Iterator[Encoded]:
         yield _look(task.utterance) if task.codec is None else _encode(task.utterance, task.codec)
     except RaysrError as error:
         yield Encoded(b"", 0, 0, str(error))
+    except Exception as error:
+        # Damaged bytes may raise anything in whoever reads them; nothing is written here.
+        yield Encoded(b"", 0, 0, one_line(f"{type(error).__name__}: {error}"))
 
 
 def _encode(utterance: Utterance, codec: str) -> Encoded:

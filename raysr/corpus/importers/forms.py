@@ -6,7 +6,7 @@ from pathlib import Path
 
 from raysr.corpus import places
 from raysr.corpus.importers.folder import FolderSource
-from raysr.corpus.importers.huggingface import HuggingFaceSource
+from raysr.corpus.importers.huggingface import HuggingFaceSource, tables
 from raysr.corpus.importers.kaldi import KaldiSource
 from raysr.corpus.importers.lhotse import LhotseSource, is_lhotse
 from raysr.corpus.importers.lines import json_lines
@@ -36,14 +36,14 @@ def open_source(
         form: one of ``FORMS``, or ``auto``.
         transcripts: for ``folder`` alone.
         split: for ``huggingface`` alone.
-        leave_out: files and folders below a folder of audio that are none of it.
+        leave_out: files and folders below a folder of audio or tables that are none of it.
 
     Raises:
         CorpusError: nothing there of that form, or of any.
     """
     if form not in (*FORMS, "auto"):
         raise CorpusError(f"no such format '{form}': choose auto, {', '.join(FORMS[:-1])} or {FORMS[-1]}")
-    form = detect(place) if form == "auto" else form
+    form = detect(place, leave_out) if form == "auto" else form
     if transcripts is not None and form != "folder":
         raise CorpusError(
             f"{place}: is of the form {form}, which has its transcripts itself: leave --transcripts out"
@@ -57,12 +57,12 @@ def open_source(
     if form == "lhotse":
         return LhotseSource(place)
     if form == "huggingface":
-        return HuggingFaceSource(place, split)
+        return HuggingFaceSource(place, split, leave_out)
     return FolderSource(place, transcripts, leave_out)
 
 
-def detect(place: str | Path) -> str:
-    """Return the form of a corpus; raise :class:`CorpusError` when it is none of them."""
+def detect(place: str | Path, leave_out: tuple[Path, ...] = ()) -> str:
+    """Return the form of a corpus without ``leave_out``; raise :class:`CorpusError` when it is none of them."""
     path = Path(place)
     if places.is_uri(str(place)):
         return _of_lines(str(place))
@@ -70,7 +70,7 @@ def detect(place: str | Path) -> str:
         if (path / "wav.scp").is_file():
             return "kaldi"
         saved = any((path / name).is_file() for name in ("dataset_dict.json", "state.json"))
-        return "huggingface" if saved or next(path.rglob("*.parquet"), None) else "folder"
+        return "huggingface" if saved or next(tables(path, leave_out), None) else "folder"
     if path.is_file():
         return "huggingface" if path.suffix in _TABLES else _of_lines(str(path))
     if _HUB_NAME.fullmatch(str(place)):

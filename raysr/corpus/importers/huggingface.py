@@ -34,6 +34,7 @@ class HuggingFaceSource:
     Args:
         place: where it is; ``owner/name:config`` names a configuration on the hub.
         split: of several, which; such as ``train``.
+        leave_out: files and folders below a folder that are none of it.
 
     Raises:
         CorpusError: nothing there, no audio in it, or several splits and none chosen.
@@ -41,12 +42,12 @@ class HuggingFaceSource:
 
     form = "huggingface"
 
-    def __init__(self, place: str | Path, split: str | None = None) -> None:
+    def __init__(self, place: str | Path, split: str | None = None, leave_out: tuple[Path, ...] = ()) -> None:
         path = Path(place)
         self.ignored: Mapping[str, int] = {}
         if path.exists():
             self._folder = path.absolute() if path.is_dir() else path.absolute().parent
-            self._tables = _choose(str(place), _splits(path.absolute()), split)
+            self._tables = _choose(str(place), _splits(path.absolute(), leave_out), split)
         else:
             self._tables = _from_hub(str(place), split)
             self._folder = Path(self._tables[0]).parent
@@ -84,7 +85,15 @@ class HuggingFaceSource:
             yield Recording(Cell(table, row, form.audio), path or where, identity), segment
 
 
-def _splits(path: Path) -> dict[str, list[str]]:
+def tables(folder: Path, leave_out: tuple[Path, ...]) -> Iterator[Path]:
+    """Yield the Parquet files below ``folder``, but for those in ``leave_out``."""
+    avoid = {path.resolve() for path in leave_out}
+    for table in folder.rglob("*.parquet"):
+        if avoid.isdisjoint((table.resolve(), *table.resolve().parents)):
+            yield table
+
+
+def _splits(path: Path, leave_out: tuple[Path, ...]) -> dict[str, list[str]]:
     """Return the tables below ``path`` by split."""
     if path.is_file():
         return {"": [str(path)]}
@@ -94,7 +103,7 @@ def _splits(path: Path) -> dict[str, list[str]]:
     if (path / "state.json").is_file():
         return {"": _saved(path)}
     found: dict[str, list[str]] = defaultdict(list)
-    for table in sorted(path.rglob("*.parquet")):
+    for table in sorted(tables(path, leave_out)):
         *folders, stem = table.relative_to(path).with_suffix("").parts
         name = _NUMBERED.sub("", stem)
         parts = [*(folder for folder in folders if folder != "data"), *([] if name.isdigit() else [name])]

@@ -1,5 +1,6 @@
 """Reading recordings for an import: are they sound, and in which form do shards keep their segments."""
 
+import math
 import os
 import stat
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from raysr.audio.container import HEADERLESS
-from raysr.audio.encode import flac_bytes
+from raysr.audio.encode import flac_below
 from raysr.audio.files import AudioInfo, decode_blocks, probe
 from raysr.corpus import places
 from raysr.corpus.importers.cut import Span, cut
@@ -100,6 +101,8 @@ def _read(task: ReadTask) -> Iterator[tuple[int, Clip | _Unusable]]:
     source, size = _open(task)
     info = probe(source, name=recording.name)
     channel = _check(recording, info)
+    if not task.encode:
+        _check_reference(task, info, channel)
     whole = len(segments) == 1 and _is_whole(segments[0], info.duration) and channel is None
     if whole and info.duration and info.duration > task.max_seconds:
         raise _too_long(info.duration, task.max_seconds)
@@ -157,6 +160,17 @@ def _check(recording: Recording, info: AudioInfo) -> int | None:
     return recording.channel if info.channels > 1 else None
 
 
+def _check_reference(task: ReadTask, info: AudioInfo, channel: int | None) -> None:
+    """Raise when an utterance cannot refer to what was asked for: it names a file, and hears all its channels."""
+    if task.data is not None:
+        raise _Unusable("audio in a table", "lies inside a table: import without --reference")
+    if channel is not None:
+        reason = (
+            f"has {info.channels} channels, and number {channel} alone is wanted: import without --reference"
+        )
+        raise _Unusable("one of several channels", reason)
+
+
 def _is_whole(segment: Segment, seconds: float | None) -> bool:
     if segment.start:
         return False
@@ -198,10 +212,10 @@ def _clip(
         origin["start"] = segment.start
     if not task.encode:
         return Clip(b"", seconds, info.sample_rate, origin)
-    peak = float(np.abs(samples).max())
-    flac = flac_bytes(samples / max(1.0, peak))
-    if as_it_came and as_it_came[1] <= len(flac) and not _is_headerless(task.recording.name):
-        source = as_it_came[0]
+    peak = float(max(samples.max(), -samples.min()))
+    source, size = as_it_came if as_it_came and not _is_headerless(task.recording.name) else (b"", math.inf)
+    flac = flac_below(samples if peak <= 1.0 else samples / peak, size)
+    if flac is None:
         data = source if isinstance(source, bytes) else _bytes(source)
         return Clip(data, seconds, info.sample_rate, origin)
     if peak > 1.0:

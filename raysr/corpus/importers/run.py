@@ -3,13 +3,14 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from raysr.corpus.disk import exclusive, remove_partials
 from raysr.corpus.importers.checks import main_scripts, script_of
+from raysr.corpus.importers.huggingface import HuggingFaceSource
 from raysr.corpus.importers.job import ImportJob
 from raysr.corpus.importers.options import ImportOptions
 from raysr.corpus.importers.recordings import Clip, ReadTask, read_clips
@@ -41,11 +42,14 @@ def import_corpus(
         progress: told how many of how many utterances are done.
 
     Raises:
-        CorpusError: nothing to import, a full disk, or ``out`` holds something else.
+        CorpusError: nothing to import, a full disk, ``out`` holds something else, or audio that lies in tables is
+            to be referred to.
     """
     out = Path(out).absolute()
     settings = options.settings(source.place, source.form)
     _check_target(out, settings)
+    if options.reference and source.form == HuggingFaceSource.form:
+        _refuse_bytes(source)
     sets = {"train": out / "train", "held-out": out / "held-out"} if options.held_out else {"all": out}
     named = {name: str(folder / MANIFEST if options.reference else folder) for name, folder in sets.items()}
     report = ImportReport(source.place, str(out), named)
@@ -70,6 +74,16 @@ def import_corpus(
             f"the first: {example.where} {example.reason} (all: {out / 'import.json'})"
         )
     return report
+
+
+def _refuse_bytes(source: Source) -> None:
+    """Raise when the first audio lies in its table: only a file that a table names can be referred to."""
+    cells = (entry[0].audio for entry in source if not isinstance(entry, Problem))
+    first, found = next(cells, None), None
+    with suppress(CorpusError):
+        found = CellReader().read(first) if isinstance(first, Cell) else None
+    if isinstance(found, bytes):
+        raise CorpusError(f"{source.place}: holds its audio inside tables: leave --reference out")
 
 
 def _list(source: Source, work: WorkList, report: ImportReport) -> set[str]:

@@ -10,7 +10,7 @@ from raysr.ipl.context import CycleContext
 from raysr.ipl.filters.each import each
 from raysr.ipl.filters.quantities import QUANTITIES, score
 from raysr.ipl.predictions import Prediction
-from raysr.ipl.strata import EDGES, By, duration_stratum, grouped, stratum
+from raysr.ipl.strata import EDGES, By, Edges, duration_stratum, grouped, stratum
 from raysr.teachers.base import TeacherOutput
 
 
@@ -36,7 +36,7 @@ class Score:
         keep: float | list[float] | None = None
         threshold: float | None = None
         by: By | None = None
-        edges: list[float] = Field(default_factory=lambda: list(EDGES), min_length=1)
+        edges: Edges = Field(default_factory=lambda: list(EDGES))
 
         @model_validator(mode="before")
         @classmethod
@@ -52,13 +52,6 @@ class Score:
             if keep == [] or not all(0 < share <= 1 for share in shares):
                 raise ValueError("a share to keep lies above 0 and is at most 1")
             return keep
-
-        @field_validator("edges")
-        @classmethod
-        def _rising(cls, edges: list[float]) -> list[float]:
-            if sorted(set(edges)) != edges:
-                raise ValueError("edges rise")
-            return edges
 
         @model_validator(mode="after")
         def _one_way(self) -> "Score.Config":
