@@ -129,6 +129,10 @@ class Attempt:
         together = [death for death in self.deaths if len(death.names) > 1]
         return any(d.timed_out for d in together) or len(together) >= max(1, self.retries)
 
+    def one_by_one_in(self, doing: str) -> bool:
+        """Whether they have to be tried alone, and a death was in this step: doing it together may be cheaper."""
+        return self.one_by_one and any(len(d.names) > 1 for d in self.deaths if d.doing == doing)
+
     def given_up(self, doing: str) -> dict[str, GivenUp]:
         """Return by id the utterances that this is not to be tried with again.
 

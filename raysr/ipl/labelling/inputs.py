@@ -101,7 +101,11 @@ class Reader:
             elif one.error is None:
                 self._look_up(one)
         missing = [one for one in inputs if one.error is None and self._lacks(one)]
-        for group in neighbours([one.utterance for one in missing]):
+        alone = attempt.one_by_one_in(READING)
+        groups = (
+            [[n] for n in range(len(missing))] if alone else neighbours([one.utterance for one in missing])
+        )
+        for group in groups:
             self._load([missing[n] for n in group], attempt)
         return inputs
 
