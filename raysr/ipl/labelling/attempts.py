@@ -62,6 +62,11 @@ class Attempts:
 
     def __init__(self, folder: Path, retries: int, timeout: float | None) -> None:
         self.folder, self.retries, self.timeout = folder, retries, timeout
+        self._recalled: dict[Path, list[Death]] = {}
+
+    def recall(self) -> None:
+        """Hold what the folder knows now against its utterances in whatever block they are; nobody else is at work."""
+        self._recalled = {path: _read(path) for path in self.folder.glob("*.attempts")}
 
     @contextmanager
     def at(self, names: Sequence[str]) -> Iterator["Attempt"]:
@@ -74,7 +79,7 @@ class Attempts:
         path = self.folder / f"{key}.attempts"
         with naming_folder(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            deaths = _read(path) if path.exists() else []
+            deaths = self._deaths(path, frozenset(names))
             file = path.open("ab", buffering=0)
             file.write(b"\n" + _BEGIN)
         with file:
@@ -84,6 +89,10 @@ class Attempts:
             finally:
                 attempt.over()
                 path.unlink(missing_ok=True)
+
+    def _deaths(self, path: Path, names: frozenset[str]) -> list[Death]:
+        elsewhere = [d for other, deaths in self._recalled.items() if other != path for d in deaths]
+        return [d for d in elsewhere if d.names & names] + (_read(path) if path.exists() else [])
 
 
 @dataclass

@@ -68,7 +68,7 @@ class RayRecogniser(LocalRecogniser):
         block_rows.write_todo(todo, self._blocks(missing))
         labelling = self._labelling(teachers, c.timeout)
         # what killed an earlier driver's workers is not held against anybody
-        shutil.rmtree(self.out.parent / "attempts", ignore_errors=True)
+        shutil.rmtree(self.attempts, ignore_errors=True)
         metrics = LabellingMetrics(self.context.pool.root.parent.name, self.context.cycle, count)
         # a block that runs into its time-out is no reason to give up the run
         data_context(patience_s=c.block * c.timeout + NO_PROGRESS_S, watchers=[pool_watch(metrics)])
@@ -84,7 +84,6 @@ class RayRecogniser(LocalRecogniser):
         finally:
             metrics.finish()
         todo.unlink()
-        shutil.rmtree(self.out.parent / "attempts", ignore_errors=True)
 
     def _pipeline(self, todo: str, labelling: Labelling, teachers: Sequence[Spec]) -> Any:
         """Return the dataset whose rows are reports, one for each row of ``todo``."""
