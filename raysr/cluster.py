@@ -145,7 +145,7 @@ def data_context(patience_s: float = 0.0, watchers: Sequence[type] = ()) -> None
     """Set Ray Data of this process: quiet, retrying what is worth retrying, and never silently stuck.
 
     Args:
-        patience_s: how long nothing may be finished, if that is longer than usual.
+        patience_s: how long nothing may be finished beyond the usual.
         watchers: classes of Ray Data's execution callbacks.
     """
     import ray
@@ -154,7 +154,7 @@ def data_context(patience_s: float = 0.0, watchers: Sequence[type] = ()) -> None
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.verbose_progress = False
-    context.execution_no_progress_timeout_s = max(NO_PROGRESS_S, patience_s)
+    context.execution_no_progress_timeout_s = NO_PROGRESS_S + patience_s
     context.custom_execution_callback_classes = list(watchers)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is raised as well
 

@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 
 from raysr.audio.fbank import FbankConfig
+from raysr import cluster
 from raysr.cluster import Connection
 from raysr.config import Spec
 from raysr.corpus.manifest import Manifest, open_manifest
+from raysr.errors import RunError
+from raysr.ipl.labelling import ray_recogniser
 from raysr.ipl.plugins import RECOGNISERS
 from raysr.ipl.predictions import Prediction
 from raysr.ipl.progress import Progress
+from raysr.pool import Pool
 from raysr.teachers.base import TeacherOutput
 
 pytestmark = pytest.mark.ray
@@ -46,7 +50,12 @@ def label(
     **options: Any,
 ) -> list[Prediction]:
     context = SimpleNamespace(
-        cycle=0, folder=folder, cache=folder / "cache", features=FbankConfig(), progress=Progress(quiet=True)
+        cycle=0,
+        folder=folder,
+        cache=folder / "cache",
+        features=FbankConfig(),
+        progress=Progress(quiet=True),
+        pool=Pool(folder.parents[1] / "pool"),
     )
     recogniser = RECOGNISERS.build(Spec(kind=kind, **{"block": 4} | options), context)
     return list(recogniser(corpus, [Spec(kind=teacher)]))
@@ -67,3 +76,15 @@ def test_an_actor_that_dies_costs_and_doubles_nothing(
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "ray" / "predictions").iterdir()}
     assert label("ray", tmp_path / "ray", corpus) == here
     assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "ray" / "predictions").iterdir()}
+
+
+def test_a_cluster_without_room_is_told_in_one_line(
+    ray_cluster: Connection, tmp_path: Path, make_corpus: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "NO_PROGRESS_S", 3)
+    monkeypatch.setattr(ray_recogniser, "START_UP_S", 1.0)
+    corpus = open_manifest(make_corpus(tmp_path, "few", 3))
+    with pytest.raises(
+        RunError, match=r"^labelling failed: no block came to its end .*; start again to go on"
+    ):
+        label("ray", tmp_path / "ray", corpus, timeout=0.01, actors={"cpus": 1000})

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from raysr.cluster import NO_PROGRESS_S, data_context, root_cause
+from raysr.cluster import data_context, root_cause
 from raysr.config import Config as Options
 from raysr.config import Spec
 from raysr.corpus.manifest import Manifest
@@ -24,6 +24,9 @@ from raysr.ipl.labelling.inputs import Needs, Reader, needs_of_specs
 from raysr.ipl.labelling.labeller import BlockReport, Labeller, Labelling
 from raysr.ipl.labelling.metrics import LabellingMetrics, pool_watch
 from raysr.ipl.labelling.recogniser import LocalRecogniser, RecogniserConfig
+
+START_UP_S = 120.0
+"""For a process and its teachers, on a node that is cold."""
 
 
 class RayRecogniser(LocalRecogniser):
@@ -62,6 +65,7 @@ class RayRecogniser(LocalRecogniser):
     def _label(self, missing: Manifest, teachers: Sequence[Spec], count: int) -> Iterator[BlockReport]:
         import ray.data
         import ray.exceptions
+        from ray.data.exceptions import ExecutionTimeoutError
 
         c = self.config
         todo = self.context.folder / "todo.parquet"
@@ -70,8 +74,8 @@ class RayRecogniser(LocalRecogniser):
         # what killed an earlier driver's workers is not held against anybody
         shutil.rmtree(self.attempts, ignore_errors=True)
         metrics = LabellingMetrics(self.context.pool.root.parent.name, self.context.cycle, count)
-        # a block that runs into its time-out is no reason to give up the run
-        data_context(patience_s=c.block * c.timeout + NO_PROGRESS_S, watchers=[pool_watch(metrics)])
+        patience = self._patience(len(teachers))
+        data_context(patience, [pool_watch(metrics)])
         try:
             for row in self._pipeline(str(todo), labelling, teachers).iter_rows():
                 report, latency = read_report(row)
@@ -81,9 +85,19 @@ class RayRecogniser(LocalRecogniser):
             raise RunError(
                 f"labelling failed: {root_cause(error)}; start again to go on from here"
             ) from error
+        except ExecutionTimeoutError as error:
+            raise RunError(
+                f"labelling failed: no block came to its end in {patience:.0f} s and more (`ray status` says "
+                "whether the cluster has room); start again to go on from here"
+            ) from error
         finally:
             metrics.finish()
         todo.unlink()
+
+    def _patience(self, teachers: int) -> float:
+        """Return the seconds that a block may take which runs into every time-out: as a whole, then one by one."""
+        c = self.config
+        return (1 + teachers) * c.block * c.timeout + (c.retries + 1) * (c.timeout + START_UP_S)
 
     def _pipeline(self, todo: str, labelling: Labelling, teachers: Sequence[Spec]) -> Any:
         """Return the dataset whose rows are reports, one for each row of ``todo``."""
