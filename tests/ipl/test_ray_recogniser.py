@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raysr.audio.fbank import FbankConfig
 from raysr import cluster
+from raysr.audio.fbank import FbankConfig
 from raysr.cluster import Connection
 from raysr.config import Spec
 from raysr.corpus.manifest import Manifest, open_manifest
