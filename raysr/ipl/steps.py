@@ -20,6 +20,7 @@ from raysr.ipl.handover import (
     Start,
     read_batches,
     read_start,
+    relative,
     write_batches,
     write_json,
     write_start,
@@ -68,7 +69,7 @@ class Steps:
                 found = make()
                 said = {
                     "utterances": len(found.ids()),
-                    "folder": str(found.folder),
+                    "folder": relative(found.folder, self.folder),
                     "vote": found.vote.dump(),
                 }
                 write_json(self.folder / "predictions.json", said)
