@@ -9,12 +9,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
+import torch
 
 from raysr.audio.encode import write_wav
 from raysr.audio.fbank import FbankConfig
 from raysr.config import Spec
 from raysr.corpus.manifest import open_manifest, write_jsonl
 from raysr.corpus.utterance import Utterance
+from raysr.errors import RunError
 from raysr.ipl.labelling.recogniser import LocalRecogniser, RecogniserConfig
 from raysr.ipl.predictions import Predictions
 from raysr.ipl.progress import Progress
@@ -35,6 +38,18 @@ class Deadly:
     def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[TeacherOutput]:
         if any(len(w) == POISON for w in waveforms):
             os._exit(1)
+        return [TeacherOutput(text="fine") for _ in waveforms]
+
+
+class Broken(Deadly):
+    """Loses its GPU at the poison, and answers nothing from then on."""
+
+    name, lost = "broken", False
+
+    def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[TeacherOutput]:
+        self.lost = self.lost or any(len(w) == POISON for w in waveforms)
+        if self.lost:
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
         return [TeacherOutput(text="fine") for _ in waveforms]
 
 
@@ -78,3 +93,19 @@ def test_a_poison_is_found_in_as_many_starts_as_it_has_tries(tmp_path: Path) -> 
     assert failed.duration == POISON / 16000
     assert "transcribing it took the process down 3 times" in (failed.failure or "")
     assert not (tmp_path / "attempts").exists()
+
+
+def test_a_lost_gpu_ends_the_run_and_costs_no_sound_utterance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    write_corpus(tmp_path)
+    for _ in range(RETRIES + 1):
+        with pytest.raises(
+            RunError, match=r"the GPU is lost .*illegal memory access.*; start again to go on"
+        ):
+            label(tmp_path, "Broken")
+        assert all(row.failure is None for row in Predictions(tmp_path / "predictions"))
+    (failed,) = (row for row in label(tmp_path, "Broken") if row.failure)
+    assert failed.duration == POISON / 16000
+    assert "3 times: AcceleratorError: CUDA error: an illegal memory access" in (failed.failure or "")

@@ -15,9 +15,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from raysr.corpus.disk import naming_folder
+from raysr.errors import RunError
 
 _BEGIN, _STEP, _LOST = b"begin\n", b"step ", b"lost "
 _TIMEOUT, _FATAL = b"Timeout (", b"Fatal Python error: "
@@ -70,7 +71,7 @@ class Attempts:
 
     @contextmanager
     def at(self, names: Sequence[str]) -> Iterator["Attempt"]:
-        """Attempt a block, known by its utterances; its file stays only if the process ends within.
+        """Attempt a block, known by its utterances; its file stays only if the process ends within, or is lost.
 
         Raises:
             CorpusError: the folder cannot be written.
@@ -88,7 +89,8 @@ class Attempts:
                 yield attempt
             finally:
                 attempt.over()
-                path.unlink(missing_ok=True)
+                if not attempt.is_lost:
+                    path.unlink(missing_ok=True)
 
     def _deaths(self, path: Path, names: frozenset[str]) -> list[Death]:
         elsewhere = [d for other, deaths in self._recalled.items() if other != path for d in deaths]
@@ -101,12 +103,14 @@ class Attempt:
 
     Attributes:
         deaths: of earlier attempts at the same block, oldest first.
+        is_lost: its process can do nothing right any more, and has not ended.
     """
 
     deaths: list[Death]
     retries: int
     timeout: float | None
     file: BinaryIO = field(repr=False)
+    is_lost: bool = False
 
     def step(self, names: Sequence[str], doing: str) -> None:
         """Say whose turn it is and give them their time; the step ends with the next one."""
@@ -123,11 +127,17 @@ class Attempt:
             faulthandler.cancel_dump_traceback_later()
             faulthandler.disable()
 
-    def lost(self, reason: str) -> None:
-        """End this process, if it is ours to end: it can do nothing right any more (a broken CUDA context)."""
+    def lost(self, reason: str) -> NoReturn:
+        """End this process: it can do nothing right any more (a broken CUDA context).
+
+        Raises:
+            RunError: it is not ours to end; the next start knows of it as of a death.
+        """
+        self.file.write(_LOST + reason.encode() + b"\n")
         if self.timeout is not None:
-            self.file.write(_LOST + reason.encode() + b"\n")
             os._exit(LOST_EXIT)
+        self.is_lost = True
+        raise RunError(f"labelling failed: the GPU is lost ({reason}); start again to go on from here")
 
     @property
     def one_by_one(self) -> bool:
