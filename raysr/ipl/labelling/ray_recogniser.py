@@ -8,14 +8,18 @@ whatever happens to an utterance is in its prediction.
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 from pydantic import Field, model_validator
 
+from raysr.audio.fbank import FbankConfig
 from raysr.cluster import data_context, root_cause
 from raysr.config import Config as Options
 from raysr.config import Spec
+from raysr.corpus.features import FeatureCache
 from raysr.corpus.manifest import Manifest
 from raysr.errors import RunError
 from raysr.ipl.labelling import block_rows
@@ -133,9 +137,16 @@ class ReadTask:
     def __call__(self, batch: pa.Table) -> pa.Table:
         utterances = block_rows.utterances(batch)
         labelling = self.labelling
-        reader = Reader(self.needs, labelling.cache, labelling.longest, labelling.retries)
+        cache = _kept(labelling.cache.folder.parent, labelling.cache.config)
+        reader = Reader(self.needs, cache, labelling.longest, labelling.retries)
         with labelling.attempts("read").at([u.id for u in utterances]) as attempt:
             return block_rows.inputs_row(reader(utterances, attempt))
+
+
+@lru_cache(maxsize=1)
+def _kept(folder: Path, config: FbankConfig) -> FeatureCache:
+    """Return a cache that keeps its index from task to task: Ray Data unpickles what it calls for each."""
+    return FeatureCache(folder, config)
 
 
 class LabelActor:
