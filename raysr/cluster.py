@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import Field
 
 from raysr.config import Config
-from raysr.errors import RunError
+from raysr.errors import RaysrError, RunError
 from raysr.ports import check_port
 
 SETTINGS = {
@@ -235,8 +235,10 @@ def _quieten() -> None:
 
 
 def root_cause(error: BaseException) -> str:
-    """Return in one line what an exception from a task or an actor comes down to."""
-    while error.__cause__ is not None:
+    """Return in one line what an exception from a task or an actor comes down to; an error of ours says it itself."""
+    from ray.exceptions import RayError
+
+    while error.__cause__ is not None and (isinstance(error, RayError) or not isinstance(error, RaysrError)):
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
