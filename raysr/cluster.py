@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import Field
 
 from raysr.config import Config
-from raysr.errors import RunError
+from raysr.errors import RaysrError, RunError
 from raysr.ports import check_port
 
 SETTINGS = {
@@ -145,7 +145,7 @@ def data_context(patience_s: float = 0.0, watchers: Sequence[type] = ()) -> None
     """Set Ray Data of this process: quiet, retrying what is worth retrying, and never silently stuck.
 
     Args:
-        patience_s: how long nothing may be finished, if that is longer than usual.
+        patience_s: how long nothing may be finished beyond the usual.
         watchers: classes of Ray Data's execution callbacks.
     """
     import ray
@@ -154,7 +154,7 @@ def data_context(patience_s: float = 0.0, watchers: Sequence[type] = ()) -> None
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.verbose_progress = False
-    context.execution_no_progress_timeout_s = max(NO_PROGRESS_S, patience_s)
+    context.execution_no_progress_timeout_s = NO_PROGRESS_S + patience_s
     context.custom_execution_callback_classes = list(watchers)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is raised as well
 
@@ -235,8 +235,10 @@ def _quieten() -> None:
 
 
 def root_cause(error: BaseException) -> str:
-    """Return in one line what an exception from a task or an actor comes down to."""
-    while error.__cause__ is not None:
+    """Return in one line what an exception from a task or an actor comes down to; an error of ours says it itself."""
+    from ray.exceptions import RayError
+
+    while error.__cause__ is not None and (isinstance(error, RayError) or not isinstance(error, RaysrError)):
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -98,7 +98,9 @@ def _readable(source: Source, name: str) -> Iterator[BinaryIO]:
         except IsADirectoryError:
             raise AudioError(f"{name}: a folder, not an audio file") from None
         except (OSError, ValueError) as error:
-            raise AudioError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+            raise AudioError(
+                f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}"
+            ) from error
         with file:
             yield file
     elif isinstance(source, bytes | bytearray | memoryview):

@@ -1,11 +1,13 @@
 """From an utterance to its waveform, and the hash by which caches know that waveform."""
 
+import errno
 import hashlib
 import json
 import os
 from collections.abc import Mapping
 from typing import Any
 
+import av
 import numpy as np
 
 from raysr.audio.files import decode
@@ -13,6 +15,9 @@ from raysr.audio.mix import apply_mix
 from raysr.corpus import places, shards
 from raysr.corpus.utterance import Utterance
 from raysr.errors import AudioError, CorpusError
+
+_LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, av.FFmpegError)
+_NO_PLACE = {errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
 
 
 def load_waveform(utterance: Utterance) -> np.ndarray:
@@ -27,7 +32,16 @@ def load_waveform(utterance: Utterance) -> np.ndarray:
         )
         return samples if utterance.mix is None else apply_mix(samples, utterance.mix)
     except (AudioError, CorpusError) as error:
-        raise AudioError(f"utterance {utterance.id}: {error}") from None
+        raise AudioError(f"utterance {utterance.id}: {error}") from error
+
+
+def may_pass(error: BaseException | None) -> bool:
+    """Say whether reading failed for want of a disk or a store that answers, and may go well another time."""
+    while error is not None:
+        if isinstance(error, OSError) and not isinstance(error, _LASTING) and error.errno not in _NO_PLACE:
+            return True
+        error = error.__cause__
+    return False
 
 
 def content_hash(utterance: Utterance) -> str:

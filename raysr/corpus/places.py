@@ -33,11 +33,11 @@ def open_binary(place: str) -> BinaryIO:
         if is_uri(place):
             return cast(BinaryIO, fsspec.open(place, "rb").open())
         return open(place, "rb")
-    except FileNotFoundError:
-        raise CorpusError(f"{place}: no such file") from None
+    except FileNotFoundError as error:  # of HTTP also when nobody answers; its cause says so
+        raise CorpusError(f"{place}: no such file") from error
     except (OSError, ImportError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise CorpusError(f"{place}: cannot be opened ({reason})") from None
+        raise CorpusError(f"{place}: cannot be opened ({reason})") from error
 
 
 def is_folder(place: str) -> bool:
@@ -62,7 +62,7 @@ def version(place: str) -> tuple[int, int]:
         status = os.stat(place)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise CorpusError(f"{place}: {reason.lower()}") from None
+        raise CorpusError(f"{place}: {reason.lower()}") from error
     return status.st_size, status.st_mtime_ns
 
 

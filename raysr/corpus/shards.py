@@ -188,7 +188,7 @@ def _metadata(path: str, version: tuple[int, int]) -> pq.FileMetaData:
             metadata = pq.read_metadata(file)
         except (pa.ArrowInvalid, OSError) as error:
             reason = str(error).splitlines()[0]
-            raise CorpusError(f"{path}: not a whole Parquet file ({reason})") from None
+            raise CorpusError(f"{path}: not a whole Parquet file ({reason})") from error
     missing = REQUIRED - set(metadata.schema.to_arrow_schema().names)
     if missing:
         raise CorpusError(f"{path}: not a shard of utterances; it lacks the column '{min(missing)}'")

@@ -75,5 +75,5 @@ class WithCanary:
         done = canary.ids()
         missing = [u.with_text(None) for u in self.utterances if u.id not in done]
         predictions = self.recogniser(selected + open_manifest(missing), teachers)
-        predictions.move({u.id for u in missing}, canary)
+        predictions.move({u.id for u in self.utterances}, canary)  # also what a killed move has left
         return predictions

@@ -4,18 +4,26 @@ import json
 from collections.abc import Collection
 from pathlib import Path
 
+from raysr.errors import RunError
 from raysr.ipl.decisions import Decision, read_decisions
 from raysr.ipl.predictions import Prediction, Predictions
 from raysr.ipl.voting import Vote
 
 
 def labelled(folder: Path) -> Predictions | None:
-    """Return the predictions of the cycle in ``folder``; None until all of them are there."""
+    """Return the predictions of the cycle in ``folder``; None until all of them are there.
+
+    Raises:
+        RunError: they are not where they were written.
+    """
     path = folder / "predictions.json"
     if not path.exists():
         return None
     made = json.loads(path.read_text())
-    return Predictions(folder / made["folder"], Vote.parse(made.get("vote"), str(path)))
+    place = folder / made["folder"]
+    if made["utterances"] and not place.is_dir():
+        raise RunError(f"{path}: there are no predictions in {place}: put them back, or remove this file")
+    return Predictions(place, Vote.parse(made.get("vote"), str(path)))
 
 
 class Earlier:

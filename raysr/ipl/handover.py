@@ -64,7 +64,7 @@ def write_json(path: Path, value: object) -> None:
 
 def write_batches(path: Path, batches: Batches) -> None:
     """Publish batches; paths below the file's folder are written relative to it, so that a run can move."""
-    manifests = {name: _relative(getattr(batches, name), path.parent) for name in MANIFESTS}
+    manifests = {name: relative(getattr(batches, name), path.parent) for name in MANIFESTS}
     write_json(path, asdict(batches) | manifests)
 
 
@@ -77,7 +77,7 @@ def read_batches(path: Path) -> Batches:
 
 def write_start(path: Path, start: Start) -> None:
     """Publish where a student starts."""
-    files = {name: _relative(getattr(start, name), path.parent) for name in ("weights", "tokeniser")}
+    files = {name: relative(getattr(start, name), path.parent) for name in ("weights", "tokeniser")}
     write_json(path, {**files, "parents": start.parents})
 
 
@@ -88,7 +88,8 @@ def read_start(path: Path) -> Start:
     return Start(weights, tuple(record["parents"]), tokeniser)
 
 
-def _relative(path: Path | None, folder: Path) -> str | None:
+def relative(path: Path | None, folder: Path) -> str | None:
+    """Return a path as a file in ``folder`` names it: what lies below moves with it."""
     if path is None:
         return None
     inside = path.is_relative_to(folder)

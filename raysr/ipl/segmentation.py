@@ -6,6 +6,7 @@ is the corpus with segments in the place of those recordings, the same in every 
 
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ class Segmentation:
 
         Raises:
             CorpusError: the folder cannot be written.
-            RunError: the cluster is lost.
+            RunError: the cluster is lost, or a disk or store did not answer; what was cut stays.
         """
         summary, made = self.folder / "segments.json", self.folder / "unlabelled.jsonl"
         if self.config.longer_than is None:
@@ -59,14 +60,22 @@ class Segmentation:
         recordings = corpus.filter(self._is_long)
         total, done = len(recordings), self._places()
         tasks = (CutTask(u, self.config) for u in recordings if u.id not in done)
-        count = len(done)
+        count, later = len(done), []
         if count < total:
             with self.progress.track("finding speech", total) as update, self._appending() as file:
                 for found in (_on_ray if self.use_ray else _here)(tasks, self.folder):
+                    if found.passing:
+                        later.append(found.error)
+                        continue
                     file.write(_line(found))
                     file.flush()
                     count += 1
                     update(count, f"{found.duration / 60:.0f} min, {len(found.segments)} segments")
+        if later:
+            raise RunError(
+                f"{len(later)} long recordings could not be read to be cut, the first: {later[0]}; start again "
+                "to go on from here, or leave them out"
+            )
         return self._summary()
 
     def _summary(self) -> dict[str, Any]:
@@ -157,6 +166,8 @@ def _on_ray(tasks: Iterable[CutTask], folder: Path) -> Iterator[Cut]:
     import ray
     import ray.exceptions
 
+    # what killed an earlier driver's workers is not held against anybody
+    shutil.rmtree(folder / "attempts", ignore_errors=True)
     remote = ray.remote(num_cpus=1, max_retries=-1)(_attempt)
     waiting: list[Any] = []
     try:

@@ -20,6 +20,7 @@ from raysr.ipl.handover import (
     Start,
     read_batches,
     read_start,
+    relative,
     write_batches,
     write_json,
     write_start,
@@ -48,12 +49,17 @@ class Steps:
         return open_manifest(path)
 
     def teachers(self, make: Callable[[], Sequence[Spec]]) -> list[Spec]:
-        """Write the teachers to ``teachers.json``: a resumed cycle labels with the ones it began with."""
+        """Write the teachers to ``teachers.json``: a resumed cycle labels with the ones it began with.
+
+        That there are none holds once the cycle has done without; until then they are asked for again.
+        """
         path = self.folder / "teachers.json"
-        if not path.exists():
+        known = json.loads(path.read_text()) if path.exists() else None
+        if known is None or (not known and labelled(self.folder) is None):
             with self._events.step(self.cycle, "teachers"):
-                write_json(path, [spec.model_dump(mode="json") for spec in make()])
-        return [Spec(**spec) for spec in json.loads(path.read_text())]
+                known = [spec.model_dump(mode="json") for spec in make()]
+                write_json(path, known)
+        return [Spec(**spec) for spec in known]
 
     def predictions(self, make: Callable[[], Predictions]) -> Predictions:
         """Label into ``predictions/``; ``predictions.json`` says that everything is there, and how it is voted on."""
@@ -63,7 +69,7 @@ class Steps:
                 found = make()
                 said = {
                     "utterances": len(found.ids()),
-                    "folder": str(found.folder),
+                    "folder": relative(found.folder, self.folder),
                     "vote": found.vote.dump(),
                 }
                 write_json(self.folder / "predictions.json", said)

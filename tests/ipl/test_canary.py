@@ -81,6 +81,19 @@ def test_cut_off_anywhere_it_goes_on_and_labels_nothing_twice(
     assert {j.prediction.id for j in read_canary(folder / "canary")} == {u.id for u in drawn}
 
 
+def test_killed_between_copying_and_removing_a_block_none_of_the_canary_stays(tmp_path: Path) -> None:
+    selected = open_manifest([Utterance(f"u{n}", "/b.wav", 1.0) for n in range(3)])
+    drawn = draw_canary(DEV, 4, seed=3)
+    echo = Echo(tmp_path / "predictions", size=5)
+    echo(selected + open_manifest(drawn), [])
+    Predictions(tmp_path / "canary").write(
+        [said(u.id, u.id) for u in drawn[:2]]
+    )  # of the block that has both
+    predictions = WithCanary(echo, drawn, tmp_path / "canary")(selected, [])
+    assert predictions.ids() == set(selected.ids())
+    assert [j.prediction.id for j in read_canary(tmp_path / "canary")] == [u.id for u in drawn]
+
+
 def test_without_a_selection_nothing_is_labelled(tmp_path: Path) -> None:
     echo = Echo(tmp_path / "predictions", size=4)
     WithCanary(echo, draw_canary(DEV, 5, 1), tmp_path / "canary")(open_manifest([]), [])

@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from raysr import cluster
 from raysr.audio.fbank import FbankConfig
 from raysr.cluster import Connection
 from raysr.config import Spec
 from raysr.corpus.manifest import Manifest, open_manifest
+from raysr.errors import RunError
+from raysr.ipl.labelling import ray_recogniser
 from raysr.ipl.plugins import RECOGNISERS
 from raysr.ipl.predictions import Prediction
 from raysr.ipl.progress import Progress
@@ -100,3 +103,15 @@ def test_a_teacher_that_takes_its_time_is_not_ended_before_its_patience(
     corpus = open_manifest(make_corpus(tmp_path, "few", 2))
     rows = label("ray", tmp_path / "ray", corpus, "test_ray_recogniser:Remote", timeout=2.0, retries=0)
     assert [row.failure for row in rows] == [None, None]
+
+
+def test_a_cluster_without_room_is_told_in_one_line(
+    ray_cluster: Connection, tmp_path: Path, make_corpus: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "NO_PROGRESS_S", 3)
+    monkeypatch.setattr(ray_recogniser, "START_UP_S", 1.0)
+    corpus = open_manifest(make_corpus(tmp_path, "few", 3))
+    with pytest.raises(
+        RunError, match=r"^labelling failed: no block came to its end .*; start again to go on"
+    ):
+        label("ray", tmp_path / "ray", corpus, timeout=0.01, actors={"cpus": 1000})

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from raysr.corpus.load import load_waveform
 from raysr.corpus.manifest import Manifest, open_manifest, write_jsonl
 from raysr.corpus.shards import write_shards
 from raysr.corpus.utterance import Utterance
+from raysr.errors import RunError
 from raysr.ipl.config import RunConfig
 from raysr.ipl.cycle import run_cycles
 from raysr.ipl.decisions import read_decisions
+from raysr.ipl.labelling.attempts import Attempts
 from raysr.ipl.progress import Progress
 from raysr.ipl.run import open_run
-from raysr.ipl.segmentation import Segmentation
+from raysr.ipl.segmentation import CUTTING, Segmentation
 
 PAUSE_S = 6.0
 
@@ -148,3 +151,30 @@ def test_a_run_labels_segments_and_accounts_for_what_could_not_be_cut(
     (broken,) = (d for d in decisions if d.id == "broken")
     assert broken.status == "failed"
     assert "broken.wav" in (broken.reason or "")
+
+
+def test_a_disk_that_cannot_be_read_is_no_fault_of_the_recording(
+    tmp_path: Path, corpus: list[Utterance]
+) -> None:
+    away = replace(
+        corpus[1], id="away", audio="/proc/self/mem"
+    )  # a file whose first byte is an input/output error
+    with pytest.raises(
+        RunError, match=r"^1 long recordings could .* away: .*Input/output error; start again"
+    ):
+        segmented(tmp_path / "segments", [*corpus, away])
+    back = replace(away, audio=corpus[1].audio)
+    found = segmented(tmp_path / "segments", [*corpus, back])
+    assert sum(u.id.startswith("away@") for u in found) == 5
+
+
+@pytest.mark.ray
+def test_drivers_that_were_killed_are_not_held_against_a_recording(
+    ray_cluster: Connection, tmp_path: Path, corpus: list[Utterance]
+) -> None:
+    attempts = Attempts(tmp_path / "segments" / "attempts", 1, None)
+    under_way = [attempts.at(["file"]) for _ in range(3)]
+    for one in under_way:
+        one.__enter__().step(["file"], CUTTING)  # and then nothing more
+    found = segmented(tmp_path / "segments", corpus[:2], use_ray=True)
+    assert sum(u.id.startswith("file@") for u in found) == 5

@@ -15,9 +15,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from raysr.corpus.disk import naming_folder
+from raysr.errors import RunError
 
 _BEGIN, _STEP, _LOST = b"begin\n", b"step ", b"lost "
 _TIMEOUT, _FATAL = b"Timeout (", b"Fatal Python error: "
@@ -62,10 +63,15 @@ class Attempts:
 
     def __init__(self, folder: Path, retries: int, timeout: float | None) -> None:
         self.folder, self.retries, self.timeout = folder, retries, timeout
+        self._recalled: dict[Path, list[Death]] = {}
+
+    def recall(self) -> None:
+        """Hold what the folder knows now against its utterances in whatever block they are; nobody else is at work."""
+        self._recalled = {path: _read(path) for path in self.folder.glob("*.attempts")}
 
     @contextmanager
     def at(self, names: Sequence[str]) -> Iterator["Attempt"]:
-        """Attempt a block, known by its utterances; its file stays only if the process ends within.
+        """Attempt a block, known by its utterances; its file stays only if the process ends within, or is lost.
 
         Raises:
             CorpusError: the folder cannot be written.
@@ -74,7 +80,7 @@ class Attempts:
         path = self.folder / f"{key}.attempts"
         with naming_folder(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            deaths = _read(path) if path.exists() else []
+            deaths = self._deaths(path, frozenset(names))
             file = path.open("ab", buffering=0)
             file.write(b"\n" + _BEGIN)
         with file:
@@ -83,7 +89,12 @@ class Attempts:
                 yield attempt
             finally:
                 attempt.over()
-                path.unlink(missing_ok=True)
+                if not attempt.is_lost:
+                    path.unlink(missing_ok=True)
+
+    def _deaths(self, path: Path, names: frozenset[str]) -> list[Death]:
+        elsewhere = [d for other, deaths in self._recalled.items() if other != path for d in deaths]
+        return [d for d in elsewhere if d.names & names] + (_read(path) if path.exists() else [])
 
 
 @dataclass
@@ -92,12 +103,14 @@ class Attempt:
 
     Attributes:
         deaths: of earlier attempts at the same block, oldest first.
+        is_lost: its process can do nothing right any more, and has not ended.
     """
 
     deaths: list[Death]
     retries: int
     timeout: float | None
     file: BinaryIO = field(repr=False)
+    is_lost: bool = False
 
     def step(self, names: Sequence[str], doing: str) -> None:
         """Say whose turn it is and give them their time; the step ends with the next one."""
@@ -114,11 +127,17 @@ class Attempt:
             faulthandler.cancel_dump_traceback_later()
             faulthandler.disable()
 
-    def lost(self, reason: str) -> None:
-        """End this process, if it is ours to end: it can do nothing right any more (a broken CUDA context)."""
+    def lost(self, reason: str) -> NoReturn:
+        """End this process: it can do nothing right any more (a broken CUDA context).
+
+        Raises:
+            RunError: it is not ours to end; the next start knows of it as of a death.
+        """
+        self.file.write(_LOST + reason.encode() + b"\n")
         if self.timeout is not None:
-            self.file.write(_LOST + reason.encode() + b"\n")
             os._exit(LOST_EXIT)
+        self.is_lost = True
+        raise RunError(f"labelling failed: the GPU is lost ({reason}); start again to go on from here")
 
     @property
     def one_by_one(self) -> bool:
@@ -128,6 +147,10 @@ class Attempt:
         """
         together = [death for death in self.deaths if len(death.names) > 1]
         return any(d.timed_out for d in together) or len(together) >= max(1, self.retries)
+
+    def one_by_one_in(self, doing: str) -> bool:
+        """Whether they have to be tried alone, and a death was in this step: doing it together may be cheaper."""
+        return self.one_by_one and any(len(d.names) > 1 for d in self.deaths if d.doing == doing)
 
     def given_up(self, doing: str) -> dict[str, GivenUp]:
         """Return by id the utterances that this is not to be tried with again.

@@ -1,5 +1,6 @@
 """What the teachers of a cycle need of an utterance: its samples, its features, or why there are none."""
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ from raysr.audio.fbank import Fbank, FbankConfig
 from raysr.config import Spec
 from raysr.corpus.cutting import UNCUT
 from raysr.corpus.features import FeatureCache
+from raysr.corpus.load import may_pass
 from raysr.corpus.load_together import load_together, neighbours
 from raysr.corpus.utterance import Utterance
 from raysr.errors import RaysrError, one_line
@@ -18,6 +20,8 @@ from raysr.ipl.labelling.attempts import Attempt
 from raysr.teachers.base import FeatureTeacher, Teacher, Waveform, said_beforehand
 
 READING = "reading the audio"
+PAUSE_S = 0.5
+"""Before reading is tried again; then twice as long."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,11 @@ class Reader:
             elif one.error is None:
                 self._look_up(one)
         missing = [one for one in inputs if one.error is None and self._lacks(one)]
-        for group in neighbours([one.utterance for one in missing]):
+        alone = attempt.one_by_one_in(READING)
+        groups = (
+            [[n] for n in range(len(missing))] if alone else neighbours([one.utterance for one in missing])
+        )
+        for group in groups:
             self._load([missing[n] for n in group], attempt)
         return inputs
 
@@ -123,8 +131,13 @@ class Reader:
         """Load pieces of one recording and make what the teachers need of them."""
         attempt.step([one.utterance.id for one in group], READING)
         found = load_together([one.utterance for one in group])
-        for _ in range(self.retries):
-            again = [n for n, samples in enumerate(found) if isinstance(samples, OSError)]
+        for times in range(self.retries):
+            again = [
+                n for n, samples in enumerate(found) if isinstance(samples, Exception) and may_pass(samples)
+            ]
+            if not again:
+                break
+            time.sleep(PAUSE_S * 2**times)
             for n in again:
                 found[n] = load_together([group[n].utterance])[0]
         for one, samples in zip(group, found, strict=True):

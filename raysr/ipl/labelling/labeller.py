@@ -81,17 +81,18 @@ class Labeller:
         self.teachers: list[Teacher] = [build_teacher(spec, context) for spec in labelling.teachers]
         self.needs = needs_of(self.teachers)
         self.read = Reader(self.needs, labelling.cache, labelling.longest, labelling.retries)
+        self.attempts = labelling.attempts("label")
         self.predictions = Predictions(labelling.out)
         self.predictions.record(self.teachers, labelling.teachers)
 
     def __call__(self, utterances: Sequence[Utterance]) -> BlockReport:
         """Read and label a block and write its predictions; whatever goes wrong with one utterance is in its row."""
-        with self.labelling.attempts("label").at([u.id for u in utterances]) as attempt:
+        with self.attempts.at([u.id for u in utterances]) as attempt:
             return self._label(self.read(utterances, attempt), attempt)
 
     def label(self, inputs: Sequence[Inputs]) -> BlockReport:
         """Label a block that was read elsewhere."""
-        with self.labelling.attempts("label").at([one.utterance.id for one in inputs]) as attempt:
+        with self.attempts.at([one.utterance.id for one in inputs]) as attempt:
             return self._label(inputs, attempt)
 
     def _label(self, inputs: Sequence[Inputs], attempt: Attempt) -> BlockReport:

@@ -8,14 +8,18 @@ whatever happens to an utterance is in its prediction.
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from raysr.cluster import NO_PROGRESS_S, data_context, root_cause
+from raysr.audio.fbank import FbankConfig
+from raysr.cluster import data_context, root_cause
 from raysr.config import Config as Options
 from raysr.config import Spec
+from raysr.corpus.features import FeatureCache
 from raysr.corpus.manifest import Manifest
 from raysr.errors import RunError
 from raysr.ipl.labelling import block_rows
@@ -25,6 +29,9 @@ from raysr.ipl.labelling.labeller import BlockReport, Labeller, Labelling
 from raysr.ipl.labelling.metrics import LabellingMetrics, pool_watch
 from raysr.ipl.labelling.recogniser import LocalRecogniser, RecogniserConfig
 from raysr.teachers.base import patience_of
+
+START_UP_S = 120.0
+"""For a process and its teachers, on a node that is cold."""
 
 
 class RayRecogniser(LocalRecogniser):
@@ -64,6 +71,7 @@ class RayRecogniser(LocalRecogniser):
     def _label(self, missing: Manifest, teachers: Sequence[Spec], count: int) -> Iterator[BlockReport]:
         import ray.data
         import ray.exceptions
+        from ray.data.exceptions import ExecutionTimeoutError
 
         c = self.config
         todo = self.context.folder / "todo.parquet"
@@ -71,10 +79,10 @@ class RayRecogniser(LocalRecogniser):
         timeout = max(c.timeout, *map(patience_of, teachers))
         labelling = self._labelling(teachers, timeout)
         # what killed an earlier driver's workers is not held against anybody
-        shutil.rmtree(self.out.parent / "attempts", ignore_errors=True)
+        shutil.rmtree(self.attempts, ignore_errors=True)
         metrics = LabellingMetrics(self.context.pool.root.parent.name, self.context.cycle, count)
-        # a block that runs into its time-out is no reason to give up the run
-        data_context(patience_s=c.block * timeout + NO_PROGRESS_S, watchers=[pool_watch(metrics)])
+        patience = self._patience(len(teachers), timeout)
+        data_context(patience, [pool_watch(metrics)])
         try:
             for row in self._pipeline(str(todo), labelling, teachers).iter_rows():
                 report, latency = read_report(row)
@@ -84,10 +92,19 @@ class RayRecogniser(LocalRecogniser):
             raise RunError(
                 f"labelling failed: {root_cause(error)}; start again to go on from here"
             ) from error
+        except ExecutionTimeoutError as error:
+            raise RunError(
+                f"labelling failed: no block came to its end in {patience:.0f} s and more (`ray status` says "
+                "whether the cluster has room); start again to go on from here"
+            ) from error
         finally:
             metrics.finish()
         todo.unlink()
-        shutil.rmtree(self.out.parent / "attempts", ignore_errors=True)
+
+    def _patience(self, teachers: int, timeout: float) -> float:
+        """Return the seconds that a block may take which runs into every time-out: as a whole, then one by one."""
+        c = self.config
+        return (1 + teachers) * c.block * timeout + (c.retries + 1) * (timeout + START_UP_S)
 
     def _pipeline(self, todo: str, labelling: Labelling, teachers: Sequence[Spec]) -> Any:
         """Return the dataset whose rows are reports, one for each row of ``todo``."""
@@ -123,9 +140,16 @@ class ReadTask:
     def __call__(self, batch: pa.Table) -> pa.Table:
         utterances = block_rows.utterances(batch)
         labelling = self.labelling
-        reader = Reader(self.needs, labelling.cache, labelling.longest, labelling.retries)
+        cache = _kept(labelling.cache.folder.parent, labelling.cache.config)
+        reader = Reader(self.needs, cache, labelling.longest, labelling.retries)
         with labelling.attempts("read").at([u.id for u in utterances]) as attempt:
             return block_rows.inputs_row(reader(utterances, attempt))
+
+
+@lru_cache(maxsize=1)
+def _kept(folder: Path, config: FbankConfig) -> FeatureCache:
+    """Return a cache that keeps its index from task to task: Ray Data unpickles what it calls for each."""
+    return FeatureCache(folder, config)
 
 
 class LabelActor:

@@ -1,6 +1,7 @@
 """Labelling what is selected and has no prediction yet, in this process; ``ray_recogniser`` does it on a cluster."""
 
 import os
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 
@@ -52,6 +53,7 @@ class LocalRecogniser:
     def __init__(self, config: RecogniserConfig, context: CycleContext) -> None:
         self.config, self.context = config, context
         self.out = context.folder / "predictions"
+        self.attempts = context.folder / "attempts"
 
     def __call__(self, selected: Manifest, teachers: Sequence[Spec]) -> Predictions:
         predictions = Predictions(self.out, self.config.vote)
@@ -63,6 +65,7 @@ class LocalRecogniser:
             missing = selected.filter(lambda u: u.id not in done)
             self._precompute(missing, teachers)
             self._label_all(missing, teachers, len(done), total)
+        shutil.rmtree(self.attempts, ignore_errors=True)
         return predictions
 
     def _label_all(self, missing: Manifest, teachers: Sequence[Spec], done: int, total: int) -> None:
@@ -77,6 +80,7 @@ class LocalRecogniser:
     def _label(self, missing: Manifest, teachers: Sequence[Spec], count: int) -> Iterator[BlockReport]:
         """Label ``count`` utterances, and report every block when it is written."""
         labeller = Labeller(self._labelling(teachers))
+        labeller.attempts.recall()  # what is missing is cut into other blocks than before
         for block in self._blocks(missing):
             yield labeller(block)
 
