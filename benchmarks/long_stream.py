@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from benchmarks.arms import Comparison, compute_features
-from benchmarks.ipl import UPDATES
+from benchmarks.ipl import COMMON
 from benchmarks.joined import HISS, RATE
 from raysr.corpus.demo import demo_corpus
 from raysr.corpus.load import load_waveform
@@ -58,7 +58,7 @@ def main() -> None:
 def trained_pool(work: Path) -> Path:
     """Return the pool of the first student of `benchmarks.ipl`, which is trained if it is not there."""
     compute_features(work)
-    return Comparison(work, {}, UPDATES).first_student(1) / "pool"
+    return Comparison(work, {}, COMMON).first_student(1) / "pool"
 
 
 def newest(pool: Path) -> Recogniser:

@@ -25,6 +25,8 @@ from raysr.ipl.progress import Progress
 CUTTING = "finding its speech"
 PATIENCE_S = 60.0
 """That a recording is given beyond its own length, of which the detector takes a thousandth."""
+OUTAGE = 8
+"""Recordings in a row whose disk or store does not answer: it is gone, and they are not damaged."""
 
 
 class Segmentation:
@@ -39,7 +41,7 @@ class Segmentation:
 
         Raises:
             CorpusError: the folder cannot be written.
-            RunError: the cluster is lost, or a disk or store did not answer; what was cut stays.
+            RunError: the cluster is lost, or a disk or store answers no more; what was cut stays.
         """
         summary, made = self.folder / "segments.json", self.folder / "unlabelled.jsonl"
         if self.config.longer_than is None:
@@ -60,22 +62,14 @@ class Segmentation:
         recordings = corpus.filter(self._is_long)
         total, done = len(recordings), self._places()
         tasks = (CutTask(u, self.config) for u in recordings if u.id not in done)
-        count, later = len(done), []
+        count = len(done)
         if count < total:
             with self.progress.track("finding speech", total) as update, self._appending() as file:
-                for found in (_on_ray if self.use_ray else _here)(tasks, self.folder):
-                    if found.passing:
-                        later.append(found.error)
-                        continue
+                for found in _settled((_on_ray if self.use_ray else _here)(tasks, self.folder)):
                     file.write(_line(found))
                     file.flush()
                     count += 1
                     update(count, f"{found.duration / 60:.0f} min, {len(found.segments)} segments")
-        if later:
-            raise RunError(
-                f"{len(later)} long recordings could not be read to be cut, the first: {later[0]}; start again "
-                "to go on from here, or leave them out"
-            )
         return self._summary()
 
     def _summary(self) -> dict[str, Any]:
@@ -133,6 +127,27 @@ class Segmentation:
                     return
                 yield place, len(line), _cut(line)
                 place += len(line)
+
+
+def _settled(cuts: Iterable[Cut]) -> Iterator[Cut]:
+    """Hold back what a disk or store did not answer for until it has answered for another, or all are through.
+
+    Raises:
+        RunError: it answers no more; what is held back is cut another time.
+    """
+    unread: list[Cut] = []
+    for found in cuts:
+        if found.passing:
+            unread.append(found)
+            if len(unread) == OUTAGE:
+                raise RunError(
+                    f"{OUTAGE} long recordings one after the other could not be read to be cut, "
+                    f"the last: {found.error}; start again to go on from here"
+                )
+        else:
+            yield from (*unread, found)
+            unread.clear()
+    yield from unread
 
 
 def _line(found: Cut) -> bytes:

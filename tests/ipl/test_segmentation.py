@@ -24,7 +24,7 @@ from raysr.ipl.decisions import read_decisions
 from raysr.ipl.labelling.attempts import Attempts
 from raysr.ipl.progress import Progress
 from raysr.ipl.run import open_run
-from raysr.ipl.segmentation import CUTTING, Segmentation
+from raysr.ipl.segmentation import CUTTING, OUTAGE, Segmentation
 
 PAUSE_S = 6.0
 
@@ -153,19 +153,20 @@ def test_a_run_labels_segments_and_accounts_for_what_could_not_be_cut(
     assert "broken.wav" in (broken.reason or "")
 
 
-def test_a_disk_that_cannot_be_read_is_no_fault_of_the_recording(
+def test_a_disk_that_is_gone_ends_the_run_and_a_bad_sector_costs_its_recording(
     tmp_path: Path, corpus: list[Utterance]
 ) -> None:
-    away = replace(
-        corpus[1], id="away", audio="/proc/self/mem"
-    )  # a file whose first byte is an input/output error
+    unreadable = "/proc/self/mem"  # its first byte is an input/output error
+    away = [replace(corpus[1], id=f"away{n}", audio=unreadable) for n in range(OUTAGE)]
+    gone = tmp_path / "gone"
     with pytest.raises(
-        RunError, match=r"^1 long recordings could .* away: .*Input/output error; start again"
+        RunError, match=rf"^{OUTAGE} long recordings .* away.*Input/output error; start again"
     ):
-        segmented(tmp_path / "segments", [*corpus, away])
-    back = replace(away, audio=corpus[1].audio)
-    found = segmented(tmp_path / "segments", [*corpus, back])
-    assert sum(u.id.startswith("away@") for u in found) == 5
+        segmented(gone, [*corpus, *away])
+    found = segmented(gone, [*corpus, *(replace(u, audio=corpus[1].audio) for u in away)])
+    assert all(sum(u.id.startswith(f"{a.id}@") for u in found) == 5 for a in away)
+    [left] = [u for u in segmented(tmp_path / "bad", [away[0], *corpus]) if u.id == "away0"]
+    assert "Input/output error" in left.custom["uncut"]
 
 
 @pytest.mark.ray
