@@ -1,5 +1,6 @@
 """The training loop without Ray: in this process, or on every rank of a `torchrun`."""
 
+import gc
 import json
 import os
 import shutil
@@ -69,4 +70,5 @@ def process_group() -> Iterator[None]:
     try:
         yield
     finally:
+        gc.collect()  # DistributedDataParallel holds the group in circles
         dist.destroy_process_group()

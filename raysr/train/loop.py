@@ -236,6 +236,9 @@ def train(job: TrainJob, reporter: Reporter, resume: Path | None = None) -> Trai
         if resume is not None:
             training.resume(resume)
         training.run(reporter)
+        # the hooks of what synchronises gradients may not outlive the process group: its threads would let go of
+        # them in an interpreter that is ending, which aborts
+        training.loss = training.model
     return training
 
 
