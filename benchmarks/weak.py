@@ -6,11 +6,13 @@ The labelled transcripts hold none of the open names, which are a twentieth of t
 the same text and the same list: the transcripts, and of every listed name a few sentences of theirs in which it takes
 the place of a name of its kind. The list has the open names and over ten times as many that nobody says. The student
 that labels itself reads the text as its language model, letter by letter, and so can write any word; the conventional
-recogniser (PocketSphinx) gets a trigram of the same text, with pronunciations from its own dictionary. At test every
-student has the language model of that text. All arms go on from the same first student, with the same updates:
+recogniser (PocketSphinx) gets a trigram of the same text, with pronunciations from its own dictionary. Both have learned
+from the labelled audio, with noise and music behind it (see :mod:`benchmarks.adapted_sphinx` for what that takes). At
+test every student has the language model of that text. All arms go on from the same first student, with the same updates:
 
 control            never labels
 self               the student labels
+not adapted        PocketSphinx labels as it comes
 conventional       PocketSphinx labels
 rover of both      they vote word by word, by their confidences
 surest of both     of each utterance the one whose words are surer
@@ -23,17 +25,20 @@ import json
 import pickle
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
+from benchmarks.adapted_sphinx import adapt
 from benchmarks.arms import NEVER, Comparison, cycle_reports, scored_rows
 from benchmarks.code import ROOT
 from raysr.corpus.demo import demo_corpus
 from raysr.corpus.demo.words import KNOWN_NAMES, OPEN_NAMES
 from raysr.corpus.disk import replacing
+from raysr.corpus.utterance import Utterance
 from raysr.decode.lexicon import FIRST_WORD
 from raysr.decode.ngram import Ngram
 from raysr.evaluate.rare_words import RareWords, rare_words
@@ -45,6 +50,7 @@ DISTRACTING: Mapping[str, Sequence[str]] = {
     for kind, names in yaml.safe_load((ROOT / "benchmarks" / "names.yaml").read_text()).items()
 }
 SENTENCES = 3  # of the text, for each name of the list
+NOISY_COPIES = 2  # of the labelled audio, that PocketSphinx is adapted to as well
 COMMON = ["trainer.steps_by_cycle=[2000, 2000, 2000]", "run.canary=0", "stop.enabled=false"]
 METHODS, SETS = ("greedy", "lm"), ("clean", "music", "engine")
 
@@ -70,19 +76,20 @@ def main() -> None:
 
 def arms(files: Mapping[str, Path]) -> dict[str, list[str]]:
     """Return the arms: who labels in the two cycles that do, and how two become one."""
-    heard = files["lm"].with_name("heard")
     sphinx = (
-        f"{{kind: 'benchmarks.weak:Remembering', heard: {heard}, "
-        f"lm: {files['lm']}, dictionary: {files['dictionary']}}}"
+        f"kind: 'benchmarks.weak:Remembering', heard: {files['lm'].with_name('heard')}, "
+        f"lm: {files['lm']}, dictionary: {files['dictionary']}"
     )
 
-    def taught(**more: int) -> str:
+    def taught(hmm: Path | None = files["means"].parent, **more: int) -> str:
+        teacher = f"{{{sphinx}, hmm: {hmm}}}" if hmm else f"{{{sphinx}}}"
         options = "".join(f", {name}: {value}" for name, value in more.items())
-        return f"builder={{kind: external, teachers: [{sphinx}]{options}}}"
+        return f"builder={{kind: external, teachers: [{teacher}]{options}}}"
 
     return {
         "control": [NEVER],
         "self": [],
+        "not adapted": [taught(None)],
         "conventional": [taught()],
         "rover of both": [taught(join=1), "recogniser.vote={kind: rover, alpha: 0.3}"],
         "surest of both": [taught(join=1), "recogniser.vote=surest"],
@@ -118,20 +125,36 @@ class Remembering(PocketSphinx):
 
 
 def write_files(folder: Path) -> dict[str, Path]:
-    """Write the text that both teachers read, and what PocketSphinx wants of it: a trigram and a dictionary."""
+    """Write the text that both teachers read, and PocketSphinx's: a trigram, a dictionary and an acoustic model."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {
         "text": folder / "names.txt",
         "lm": folder / "names.arpa",
         "dictionary": folder / "names.dict",
+        "means": folder / "hmm" / "means",
     }
-    labelled = [u.text or "" for u in demo_corpus().labelled]
+    transcribed = list(demo_corpus().labelled)
+    if not files["means"].exists():
+        copies = [u for copy in range(NOISY_COPIES) for u in with_backgrounds(transcribed, copy)]
+        adapt([*transcribed, *copies], files["means"].parent)
+    labelled = [u.text or "" for u in transcribed]
     text = [*labelled, *with_names(labelled)]
     files["text"].write_text("\n".join(text) + "\n")
     words = sorted({word for sentence in text for word in sentence.split()})
     write_arpa(files["lm"], text, words)
     files["dictionary"].write_text("".join(pronunciations(set(words))))
     return files
+
+
+def with_backgrounds(utterances: Sequence[Utterance], seed: int) -> Iterator[Utterance]:
+    """Yield utterances with music or noise behind them, as often and as loud as in the student's augmentation."""
+    draws = random.Random(seed)
+    for utterance in utterances:
+        snr_db = draws.uniform(3, 20)
+        colour = draws.choice(("white", "pink", "brown"))
+        music = draws.random() < 0.6
+        part = {"music": {"snr_db": snr_db}} if music else {"noise": {"snr_db": snr_db, "colour": colour}}
+        yield replace(utterance, mix={"seed": draws.randrange(1 << 31), **part})
 
 
 def with_names(labelled: Sequence[str]) -> Iterator[str]:
