@@ -1,11 +1,14 @@
 """PocketSphinx's acoustic model, adapted to transcribed audio as a recogniser of the trade would be.
 
+python -m benchmarks.adapted_sphinx data/labelled models/adapted      # then {kind: pocketsphinx, hmm: models/adapted}
+
 Maximum a posteriori adaptation (Gauvain and Lee 1994, doi:10.1109/89.279278) by SphinxTrain: its programs gather the
 statistics of the audio along its transcripts and move means, variances and weights towards them. On Debian:
 
 apt-get install sphinxtrain pocketsphinx sphinxbase-utils
 """
 
+import argparse
 import os
 import shutil
 import struct
@@ -17,6 +20,7 @@ import numpy as np
 
 from raysr.audio.encode import wav_bytes
 from raysr.corpus.load import load_waveform
+from raysr.corpus.manifest import open_manifest
 from raysr.corpus.utterance import Utterance
 from raysr.errors import RunError
 
@@ -24,6 +28,16 @@ PROGRAMS = ("bw", "map_adapt", "mk_s2sendump", "sphinx_fe", "pocketsphinx_mdef_c
 FURTHER_PATH = "/usr/lib/sphinxtrain"  # where Debian puts those that are no commands
 FEATURES = ("-feat", "1s_c_d_dd", "-svspec", "0-12/13-25/26-38", "-cmn", "batch", "-agc", "none")
 BYTE_ORDER = 0x11223344
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("corpus", help="a manifest, or a folder of shards, with transcripts")
+    parser.add_argument("into", type=Path, help="folder for the model; must not be there")
+    options = parser.parse_args()
+    print(adapt(open_manifest(options.corpus), options.into.absolute()))
 
 
 def adapt(utterances: Iterable[Utterance], into: Path) -> Path:
@@ -36,6 +50,8 @@ def adapt(utterances: Iterable[Utterance], into: Path) -> Path:
     """
     from pocketsphinx import get_model_path
 
+    if into.exists():
+        raise RunError(f"{into} is there already: name another folder, or remove it")
     work = into.with_name(f".{into.name}.partial")
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(get_model_path("en-us/en-us"), work / "hmm", copy_function=shutil.copyfile)
@@ -60,6 +76,12 @@ def adapt(utterances: Iterable[Utterance], into: Path) -> Path:
     (work / "adapted").rename(into)
     shutil.rmtree(work)
     return into
+
+
+def programs() -> dict[str, str | None]:
+    """Return where the programs of SphinxTrain are that this takes; None is not here."""
+    path = os.pathsep.join([os.environ.get("PATH", ""), FURTHER_PATH])
+    return {name: shutil.which(name, path=path) for name in PROGRAMS}
 
 
 def write_mixture_weights(sendump: Path, path: Path) -> None:
@@ -120,8 +142,7 @@ def _write_lines(path: Path, lines: Sequence[str]) -> None:
 
 def _runner(folder: Path) -> Callable[..., None]:
     """Return what runs a program in a folder; its output is kept beside what it makes."""
-    path = os.pathsep.join([os.environ.get("PATH", ""), FURTHER_PATH])
-    found = {name: shutil.which(name, path=path) for name in PROGRAMS}
+    found = programs()
     if missing := [name for name, place in found.items() if place is None]:
         raise RunError(
             f"{', '.join(missing)} not found: apt-get install sphinxtrain pocketsphinx sphinxbase-utils"
@@ -134,3 +155,7 @@ def _runner(folder: Path) -> Callable[..., None]:
             raise RunError(f"{name} failed: {' / '.join(said)}")
 
     return run
+
+
+if __name__ == "__main__":
+    main()

@@ -6,9 +6,9 @@ The labelled transcripts hold none of the open names, which are a twentieth of t
 the same text and the same list: the transcripts, and of every listed name a few sentences of theirs in which it takes
 the place of a name of its kind. The list has the open names and over ten times as many that nobody says. The student
 that labels itself reads the text as its language model, letter by letter, and so can write any word; the conventional
-recogniser (PocketSphinx) gets a trigram of the same text, with pronunciations from its own dictionary. Both have learned
-from the labelled audio, with noise and music behind it (see :mod:`benchmarks.adapted_sphinx` for what that takes). At
-test every student has the language model of that text. All arms go on from the same first student, with the same updates:
+recogniser (PocketSphinx) gets a trigram of that text, with pronunciations from its own dictionary. Both have learned
+from the labelled audio, with noise and music behind it (:mod:`benchmarks.adapted_sphinx` says what that needs). At test
+every student has the language model of that text. All arms go on from the same first student, with the same updates:
 
 control            never labels
 self               the student labels
