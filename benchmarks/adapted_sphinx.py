@@ -22,7 +22,7 @@ from raysr.audio.encode import wav_bytes
 from raysr.corpus.load import load_waveform
 from raysr.corpus.manifest import open_manifest
 from raysr.corpus.utterance import Utterance
-from raysr.errors import RunError
+from raysr.errors import RaysrError, RunError
 
 PROGRAMS = ("bw", "map_adapt", "mk_s2sendump", "sphinx_fe", "pocketsphinx_mdef_convert")
 FURTHER_PATH = "/usr/lib/sphinxtrain"  # where Debian puts those that are no commands
@@ -37,7 +37,10 @@ def main() -> None:
     parser.add_argument("corpus", help="a manifest, or a folder of shards, with transcripts")
     parser.add_argument("into", type=Path, help="folder for the model; must not be there")
     options = parser.parse_args()
-    print(adapt(open_manifest(options.corpus), options.into.absolute()))
+    try:
+        print(adapt(open_manifest(options.corpus), options.into.absolute()))
+    except RaysrError as error:
+        parser.error(str(error))
 
 
 def adapt(utterances: Iterable[Utterance], into: Path) -> Path:
