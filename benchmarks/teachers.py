@@ -4,7 +4,9 @@ python -m benchmarks.teachers data/speech/held-out --json results/teachers.json
 python -m benchmarks.teachers data/speech/train --truth data/speech/train/truth.jsonl --json results/labels.json
 
 A teacher is its kind or, as under `builder.teachers`, its kind and options:
-'{kind: pool_model, entries: [runs/demo/pool/cycle-002]}'. Speed is seconds of audio read in one second, in one process.
+'{kind: pool_model, entries: [runs/demo/pool/cycle-002]}'. A student that hears a stream is
+'{kind: benchmarks.teachers:Streamed, entry: runs/demo/pool/cycle-002, chunk: 16}'. Speed is seconds of audio that are
+read in one second, in one process.
 The best half is that by the teacher's own score, and says what a filter can make of it. Of several teachers the votes
 follow, in the order in which they are named.
 """
@@ -17,16 +19,54 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import Field
 
+from raysr.config import Config as Options
 from raysr.config import Spec
 from raysr.corpus.load import load_waveform
 from raysr.corpus.manifest import load_truth, open_manifest
 from raysr.errors import RaysrError
 from raysr.evaluate.wer import score, total
 from raysr.ipl.voting import Vote
+from raysr.model.chunking import CHUNKING, Chunking
+from raysr.pool import Pool, load_entry
+from raysr.stream.events import Final
+from raysr.stream.session import Session
 from raysr.teachers.base import TeacherContext, TeacherOutput, Waveform, build_teacher
 
+BLOCK = 320  # samples: 20 ms
 VOTES = [Vote(kind="nearest"), Vote(kind="rover"), Vote(kind="rover", alpha=0.5), Vote(kind="surest")]
+
+
+class Streamed:
+    """A pool entry as teacher that hears its audio as a live stream, a fiftieth of a second at a time."""
+
+    class Config(Options):
+        """The entry's folder, and the frames that its encoder sees at once, of the past and beyond."""
+
+        entry: str
+        chunk: int = Field(default=CHUNKING.size, ge=1)
+        left_chunks: int = Field(default=CHUNKING.left, ge=-1)
+        lookahead: int = Field(default=CHUNKING.lookahead, ge=0)
+
+    def __init__(self, config: Config, context: TeacherContext) -> None:
+        entry = Pool(Path(config.entry).parent).get(Path(config.entry).name)
+        self.name, self.version = f"{entry.name}, streamed", entry.weights_hash[:16]
+        self._recogniser = load_entry(entry, context.device)
+        self._chunking = Chunking(config.chunk, config.left_chunks, config.lookahead)
+
+    def transcribe(self, waveforms: Sequence[Waveform]) -> list[TeacherOutput]:
+        return [TeacherOutput(text=self._hear(waveform)) for waveform in waveforms]
+
+    def _hear(self, waveform: Waveform) -> str:
+        session = Session(self._recogniser, chunking=self._chunking)
+        events = [
+            e
+            for first in range(0, len(waveform), BLOCK)
+            for e in session.push(waveform[first : first + BLOCK])
+        ]
+        finals = [event for event in [*events, *session.finish()] if isinstance(event, Final) and event.text]
+        return " ".join(final.text for final in finals)
 
 
 def main() -> None:
