@@ -6,7 +6,7 @@ python -m benchmarks.teachers data/speech/train --truth data/speech/train/truth.
 A teacher is its kind or, as under `builder.teachers`, its kind and options:
 '{kind: pool_model, entries: [runs/demo/pool/cycle-002]}'. A student that hears a stream is
 '{kind: benchmarks.teachers:Streamed, entry: runs/demo/pool/cycle-002, chunk: 16}'. Speed is seconds of audio that are
-read in one second, in one process.
+read in one second, in one process; raysr's models have one thread of it.
 The best half is that by the teacher's own score, and says what a filter can make of it. Of several teachers the votes
 follow, in the order in which they are named.
 """
@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from pydantic import Field
 
@@ -78,6 +79,7 @@ def main() -> None:
     parser.add_argument("--teachers", nargs="+", default=["moonshine", "pocketsphinx"])
     parser.add_argument("--json", type=Path, required=True, help="where the results go")
     options = parser.parse_args()
+    torch.set_num_threads(1)
     truth = load_truth(options.truth) if options.truth else {}
     transcribed = [
         (u, text) for u in open_manifest(options.manifest) if (text := truth.get(u.id, u.text)) is not None
