@@ -11,6 +11,7 @@ import json
 import os
 import random
 import struct
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -109,19 +110,23 @@ def measure(folder: Path, hostile: int, sound: int) -> dict[str, Any]:
     }
 
 
-def label(folder: Path, utterances: Sequence[Utterance]) -> list[Prediction]:
-    """Label by two actors; return the rows."""
-    context = SimpleNamespace(
+def context(folder: Path) -> Any:
+    """Return what a recogniser has to know of a run."""
+    return SimpleNamespace(
         cycle=0,
         folder=folder,
         cache=folder / "cache",
         features=FbankConfig(),
-        progress=Progress(quiet=True),
+        progress=Progress(quiet=not sys.stdout.isatty()),
         pool=Pool(folder / "pool"),
     )
+
+
+def label(folder: Path, utterances: Sequence[Utterance]) -> list[Prediction]:
+    """Label by two actors; return the rows."""
     spec = Spec(kind="ray", block=64, timeout=5.0, retries=1, actors={"min": 2, "max": 2})
     teacher = Spec(kind=f"{Loudness.__module__.replace('__main__', 'benchmarks.hostile')}:Loudness")
-    return list(RECOGNISERS.build(spec, context)(open_manifest(list(utterances)), [teacher]))
+    return list(RECOGNISERS.build(spec, context(folder))(open_manifest(list(utterances)), [teacher]))
 
 
 def sound_utterances(folder: Path, count: int) -> Iterator[Utterance]:

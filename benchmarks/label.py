@@ -18,22 +18,19 @@ import json
 import multiprocessing
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from benchmarks.hostile import Loudness
+from benchmarks.hostile import Loudness, context
 from benchmarks.stream import StoreWatch, peak_rss_mb, synthetic_corpus
-from raysr.audio.fbank import FbankConfig
 from raysr.cluster import ClusterConfig, connect
 from raysr.config import Spec
 from raysr.corpus.demo import demo_corpus
@@ -45,7 +42,6 @@ from raysr.ipl.labelling.blocks import blocks
 from raysr.ipl.labelling.labeller import Labeller, Labelling
 from raysr.ipl.plugins import RECOGNISERS
 from raysr.ipl.predictions import Predictions
-from raysr.ipl.progress import Progress
 from raysr.model.config import ModelConfig
 from raysr.model.model import AsrModel
 from raysr.pool import EntryConfig, Pool
@@ -225,19 +221,6 @@ def stream(folder: Path, shards: Path) -> dict[str, Any]:
         "object_store_peak_mb": round(store.peak / (1 << 20), 1),
         "spilled_mb": round(store.spilled / (1 << 20), 1),
     }
-
-
-def context(folder: Path) -> Any:
-    """Return what a recogniser has to know of a run."""
-    cache = folder / "cache"
-    return SimpleNamespace(
-        cycle=0,
-        folder=folder,
-        cache=cache,
-        features=FbankConfig(),
-        progress=Progress(quiet=not sys.stdout.isatty()),
-        pool=Pool(folder / "pool"),
-    )
 
 
 if __name__ == "__main__":

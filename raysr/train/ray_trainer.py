@@ -14,6 +14,7 @@ import ray.train
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from raysr.cluster import root_cause
 from raysr.errors import RunError
 from raysr.train import loop
 from raysr.train.job import Scaling, TrainJob
@@ -51,7 +52,7 @@ def fit(job: TrainJob, scaling: Scaling, name: str) -> Path:
             result = trainer.fit()
     except Exception as error:
         raise RunError(
-            f"training {name} failed: {_root_cause(error)}; its logs are under {out / name}"
+            f"training {name} failed: {root_cause(error)}; its logs are under {out / name}"
         ) from error
     if result.checkpoint is None:
         raise RunError(f"training {name} ended without a checkpoint; its logs are under {out / name}")
@@ -100,10 +101,3 @@ def _keyboard_interrupt() -> Iterator[None]:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, before)
-
-
-def _root_cause(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__

@@ -29,7 +29,7 @@ def text_lines(path: str | Path) -> Iterator[tuple[str, str | Problem]]:
             number += 1
             where = f"{name}:{number}"
             try:
-                line = _read_line(file)  # type: ignore[arg-type]
+                line = _read_line(file)
             except (EOFError, zlib.error, OSError) as error:
                 reason = getattr(error, "strerror", None) or str(error)
                 yield where, Problem("unreadable line", where, f"the file cannot be read on: {reason}")
@@ -112,7 +112,7 @@ def label(record: dict[str, Any], key: str) -> str | None:
     return string(record, key) or None
 
 
-def _read_line(file: BinaryIO) -> bytes:
+def _read_line(file: BinaryIO | gzip.GzipFile) -> bytes:
     """Return a line; of one that is too long only so much as shows it."""
     line = file.readline(_LONGEST_LINE + 1)
     if len(line) > _LONGEST_LINE:

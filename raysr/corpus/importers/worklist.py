@@ -20,7 +20,7 @@ CREATE TABLE recordings (number INTEGER PRIMARY KEY, body TEXT UNIQUE);
 CREATE TABLE segments (id TEXT PRIMARY KEY, recording INTEGER, start REAL, body TEXT, done INTEGER DEFAULT 0);
 """
 _BY_RECORDING = "CREATE INDEX by_recording ON segments (recording, start)"
-_TODO = """
+_OPEN = """
 SELECT r.number, r.body, s.id, s.body FROM segments s JOIN recordings r ON r.number = s.recording
 WHERE NOT s.done ORDER BY s.recording, s.start
 """
@@ -85,7 +85,7 @@ class WorkList:
         """Yield the recordings with their unfinished segments, by start."""
         with self._full_disk():
             self._base.execute(_BY_RECORDING)
-            rows = self._base.execute(_TODO)
+            rows = self._base.execute(_OPEN)
         for (_, body), group in groupby(rows, key=lambda row: (row[0], row[1])):
             yield _recording(body), [_segment(name, text) for _, _, name, text in group]
 

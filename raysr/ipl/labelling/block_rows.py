@@ -17,7 +17,7 @@ from raysr.corpus.utterance import Utterance
 from raysr.ipl.labelling.inputs import Inputs
 from raysr.ipl.labelling.labeller import BlockReport
 
-_TODO = pa.schema([("utterances", pa.list_(pa.string()))])
+_BLOCKS = pa.schema([("utterances", pa.list_(pa.string()))])
 _FEATURES = pa.struct([("fbank", pa.string()), ("bins", pa.int32()), ("values", pa.large_binary())])
 _INPUT = pa.struct(
     [
@@ -34,14 +34,14 @@ _ROWS_AT_ONCE = 256
 
 def write_todo(path: Path, blocks: Iterable[list[Utterance]]) -> None:
     """Write blocks, one a row, holding a few at a time."""
-    with replacing(path) as file, pq.ParquetWriter(file, _TODO) as writer:
+    with replacing(path) as file, pq.ParquetWriter(file, _BLOCKS) as writer:
         rows: list[list[str]] = []
         for block in blocks:
             rows.append([_line(utterance) for utterance in block])
             if len(rows) == _ROWS_AT_ONCE:
-                writer.write_table(pa.table({"utterances": rows}, _TODO))
+                writer.write_table(pa.table({"utterances": rows}, _BLOCKS))
                 rows = []
-        writer.write_table(pa.table({"utterances": rows}, _TODO))
+        writer.write_table(pa.table({"utterances": rows}, _BLOCKS))
 
 
 def utterances(row: pa.Table) -> list[Utterance]:
