@@ -64,7 +64,7 @@ def adapt(utterances: Iterable[Utterance], into: Path) -> Path:
     write_mixture_weights(hmm / "sendump", hmm / "mixture_weights")
     run("pocketsphinx_mdef_convert", "-text", "hmm/mdef", "mdef.txt")
     run("sphinx_fe", "-argfile", "hmm/feat.params", "-samprate", "16000", "-c", "files", "-di", "wav",
-        "-do", "mfc", "-ei", "wav", "-eo", "mfc", "-mswav", "yes")  # fmt: skip
+        "-do", "mfc", "-ei", "wav", "-eo", "mfc", "-mswav", "yes", "-remove_silence", "no")  # fmt: skip
     parts = {"mean": "means", "var": "variances", "mixw": "mixture_weights", "tmat": "transition_matrices"}
     model = ("-moddeffn", "mdef.txt", "-ts2cbfn", ".ptm.")
     run("bw", *model, *FEATURES, "-hmmdir", "hmm", "-dictfn", "dict", "-fdictfn", "fillers", "-ctlfn", "files",

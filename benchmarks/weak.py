@@ -6,51 +6,48 @@ The labelled transcripts hold none of the open names, which are a twentieth of t
 the same text and the same list: the transcripts, and of every listed name a few sentences of theirs in which it takes
 the place of a name of its kind. The list has the open names and over ten times as many that nobody says. The student
 that labels itself reads the text as its language model, letter by letter, and so can write any word; the conventional
-recogniser (PocketSphinx) gets a trigram of that text, with pronunciations from its own dictionary. Both have learned
-from the labelled audio, with noise and music behind it (:mod:`benchmarks.adapted_sphinx` says what that needs). At test
+recogniser (PocketSphinx, :mod:`benchmarks.conventional`) gets a trigram of that text, with pronunciations from its own
+dictionary. Both have learned from the labelled audio, and both know from dev what their confidences are worth. At test
 every student has the language model of that text. All arms go on from the same first student, with the same updates:
 
 control            never labels
 self               the student labels
 not adapted        PocketSphinx labels as it comes
 conventional       PocketSphinx labels
-rover of both      they vote word by word, by their confidences
 surest of both     of each utterance the one whose words are surer
-surest, then self  the same, but the second time the student labels alone
+rover of both      they vote word by word, by their confidences and a little by their order
+self, new words    the student labels; labels with words that no transcript has count `WEIGHT` times
+rover, new words   the same of the vote
+oracle             the hidden truth: what labels can teach at all in these updates
 """
 
 import argparse
-import hashlib
 import json
-import pickle
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
+from pydantic import Field
 
-from benchmarks.adapted_sphinx import adapt
+from benchmarks import conventional
 from benchmarks.arms import NEVER, Comparison, cycle_reports, scored_rows
 from benchmarks.code import ROOT
+from raysr.config import Config as Options
 from raysr.corpus.demo import demo_corpus
 from raysr.corpus.demo.words import KNOWN_NAMES, OPEN_NAMES
-from raysr.corpus.disk import replacing
 from raysr.corpus.utterance import Utterance
-from raysr.decode.lexicon import FIRST_WORD
-from raysr.decode.ngram import Ngram
 from raysr.evaluate.rare_words import RareWords, rare_words
-from raysr.teachers.base import TeacherContext, TeacherOutput, Waveform
-from raysr.teachers.pocketsphinx import PocketSphinx
+from raysr.ipl.context import CycleContext
 
 DISTRACTING: Mapping[str, Sequence[str]] = {
     kind: names.split()
     for kind, names in yaml.safe_load((ROOT / "benchmarks" / "names.yaml").read_text()).items()
 }
 SENTENCES = 3  # of the text, for each name of the list
-NOISY_COPIES = 2  # of the labelled audio, that PocketSphinx is adapted to as well
+WEIGHT = 4.0  # of a label with a new word
 COMMON = ["trainer.steps_by_cycle=[2000, 2000, 2000]", "run.canary=0", "stop.enabled=false"]
 METHODS, SETS = ("greedy", "lm"), ("clean", "music", "engine")
 
@@ -64,9 +61,15 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/benchmarks/weak"), help="finished cells")
     parser.add_argument("--jobs", type=int, help="cells side by side; as many as there are cores by default")
     options = parser.parse_args()
-    files = write_files(options.work.absolute())
+    work, text = options.work.absolute(), text_with_names()
+    teacher = conventional.write_teacher(work / "teacher", text)
+    names = work / "names.txt"
+    names.write_text("\n".join(text) + "\n")
+    made = sorted(
+        path for path in (work / "teacher").rglob("*") if path.is_file() and "heard" not in path.parts
+    )
     comparison = Comparison(
-        options.work, arms(files), [*COMMON, f"lm.text={files['text']}"], list(files.values())
+        work, arms(teacher), [*COMMON, f"lm.text={names}"], [names, Path(conventional.__file__), *made]
     )
     results = summarise(comparison.run(options.seeds, options.jobs), options.seeds)
     options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -74,87 +77,48 @@ def main() -> None:
     print(as_table(results))
 
 
-def arms(files: Mapping[str, Path]) -> dict[str, list[str]]:
+def arms(teacher: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
     """Return the arms: who labels in the two cycles that do, and how two become one."""
-    sphinx = (
-        f"kind: 'benchmarks.weak:Remembering', heard: {files['lm'].with_name('heard')}, "
-        f"lm: {files['lm']}, dictionary: {files['dictionary']}"
-    )
 
-    def taught(hmm: Path | None = files["means"].parent, **more: int) -> str:
-        teacher = f"{{{sphinx}, hmm: {hmm}}}" if hmm else f"{{{sphinx}}}"
-        options = "".join(f", {name}: {value}" for name, value in more.items())
-        return f"builder={{kind: external, teachers: [{teacher}]{options}}}"
+    def taught(which: str = "adapted", **more: int) -> str:
+        options = {"kind": "benchmarks.conventional:Remembering", **teacher[which]}
+        return f"builder={json.dumps({'kind': 'external', 'teachers': [options], **more})}"
 
+    rover = [taught(join=1), "recogniser.vote={kind: rover, alpha: 0.5}"]
+    new_words = "batcher.weight={kind: 'benchmarks.weak:NewWords'}"
     return {
         "control": [NEVER],
         "self": [],
-        "not adapted": [taught(None)],
+        "not adapted": [taught("as it comes")],
         "conventional": [taught()],
-        "rover of both": [taught(join=1), "recogniser.vote={kind: rover, alpha: 0.3}"],
         "surest of both": [taught(join=1), "recogniser.vote=surest"],
-        "surest, then self": [taught(join=1, until=2), "recogniser.vote=surest"],
+        "rover of both": rover,
+        "self, new words": [new_words],
+        "rover, new words": [*rover, new_words],
+        "oracle": ["recogniser={kind: benchmarks.truth:Truth}", "filter=[{kind: empty}]"],
     }
 
 
-class Remembering(PocketSphinx):
-    """PocketSphinx that hears a recording once for all arms, seeds and cycles: it says the same every time."""
+class NewWords:
+    """Weighs labels that have a word which no transcript of the labelled audio has."""
 
-    class Config(PocketSphinx.Config):
-        """``heard``: the folder for what it has said."""
+    class Config(Options):
+        """``weight``: of such a label; others weigh 1."""
 
-        heard: str
+        weight: float = Field(default=WEIGHT, gt=0)
 
-    def __init__(self, config: Config, context: TeacherContext) -> None:
-        super().__init__(config, context)
-        self._heard = Path(config.heard) / self.version
-        self._heard.mkdir(parents=True, exist_ok=True)
+    def __init__(self, config: Config, context: CycleContext) -> None:
+        self.weight = config.weight
+        self.known = {word for u in context.labelled or () for word in (u.text or "").split()}
 
-    def transcribe(self, waveforms: Sequence[Waveform]) -> list[TeacherOutput]:
-        return [self._recalled(waveform) for waveform in waveforms]
-
-    def _recalled(self, waveform: Waveform) -> TeacherOutput:
-        path = self._heard / hashlib.sha256(waveform.tobytes()).hexdigest()
-        if not path.exists():
-            [output] = super().transcribe([waveform])
-            with replacing(path) as file:
-                pickle.dump(output, file)
-        with path.open("rb") as file:
-            output: TeacherOutput = pickle.load(file)
-            return output
+    def __call__(self, kept: Sequence[Utterance]) -> list[float]:
+        return [1.0 if self.known.issuperset((u.text or "").split()) else self.weight for u in kept]
 
 
-def write_files(folder: Path) -> dict[str, Path]:
-    """Write the text that both teachers read, and PocketSphinx's: a trigram, a dictionary and an acoustic model."""
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {
-        "text": folder / "names.txt",
-        "lm": folder / "names.arpa",
-        "dictionary": folder / "names.dict",
-        "means": folder / "hmm" / "means",
-    }
-    transcribed = list(demo_corpus().labelled)
-    if not files["means"].exists():
-        copies = [u for copy in range(NOISY_COPIES) for u in with_backgrounds(transcribed, copy)]
-        adapt([*transcribed, *copies], files["means"].parent)
-    labelled = [u.text or "" for u in transcribed]
-    text = [*labelled, *with_names(labelled)]
-    files["text"].write_text("\n".join(text) + "\n")
-    words = sorted({word for sentence in text for word in sentence.split()})
-    write_arpa(files["lm"], text, words)
-    files["dictionary"].write_text("".join(pronunciations(set(words))))
-    return files
-
-
-def with_backgrounds(utterances: Sequence[Utterance], seed: int) -> Iterator[Utterance]:
-    """Yield utterances with music or noise behind them, as often and as loud as in the student's augmentation."""
-    draws = random.Random(seed)
-    for utterance in utterances:
-        snr_db = draws.uniform(3, 20)
-        colour = draws.choice(("white", "pink", "brown"))
-        music = draws.random() < 0.6
-        part = {"music": {"snr_db": snr_db}} if music else {"noise": {"snr_db": snr_db, "colour": colour}}
-        yield replace(utterance, mix={"seed": draws.randrange(1 << 31), **part})
+def text_with_names() -> list[str]:
+    """Return the text that both teachers read."""
+    labelled = [u.text or "" for u in demo_corpus().labelled]
+    return [*labelled, *with_names(labelled)]
 
 
 def with_names(labelled: Sequence[str]) -> Iterator[str]:
@@ -165,28 +129,6 @@ def with_names(labelled: Sequence[str]) -> Iterator[str]:
         for name in [*OPEN_NAMES[kind], *DISTRACTING[kind]]:
             for sentence, said in draws.sample(holding, SENTENCES):
                 yield " ".join(name if word == said else word for word in sentence.split())
-
-
-def write_arpa(path: Path, text: Sequence[str], words: Sequence[str]) -> None:
-    """Write a trigram of words."""
-    ids = {word: number for number, word in enumerate(words, FIRST_WORD)}
-    model = Ngram.train([[ids[w] for w in s.split()] for s in text], 3, len(ids) + FIRST_WORD)
-    model.save(path)
-    spelled = {str(number): word for word, number in ids.items()}
-    lines = []
-    for line in path.read_text().splitlines():
-        prob, tab, rest = line.partition("\t")
-        gram, second, backoff = rest.partition("\t")
-        lines.append(prob + tab + " ".join(spelled.get(w, w) for w in gram.split(" ")) + second + backoff)
-    path.write_text("\n".join(lines) + "\n")
-
-
-def pronunciations(words: set[str]) -> Iterator[str]:
-    """Yield the lines of PocketSphinx's own dictionary for these words; what it lacks it cannot say."""
-    from pocketsphinx import get_model_path
-
-    with Path(get_model_path("en-us/cmudict-en-us.dict")).open(encoding="utf-8") as file:
-        yield from (line for line in file if line.split(maxsplit=1)[0].partition("(")[0] in words)
 
 
 def summarise(cells: Mapping[tuple[str, int], Path], seeds: Sequence[int]) -> dict[str, Any]:
