@@ -1,5 +1,6 @@
 """Functions carried out by real ranks: processes that have joined one gloo group."""
 
+import multiprocessing
 import pickle
 import tempfile
 from collections.abc import Callable
@@ -14,8 +15,12 @@ import torch.multiprocessing as mp
 
 def on_ranks(ranks: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
     """Return what ``function(*arguments)`` returns on each of so many ranks; it is named in a module."""
+    # forked from a server that has imported torch already: a tenth of a second instead of seconds
+    multiprocessing.set_forkserver_preload(["torch", "torch._dynamo", "numpy"])
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_run, (ranks, folder, function, arguments), nprocs=ranks)
+        mp.start_processes(
+            _run, (ranks, folder, function, arguments), nprocs=ranks, start_method="forkserver"
+        )
         return [pickle.loads((Path(folder) / f"result-{rank}").read_bytes()) for rank in range(ranks)]
 
 

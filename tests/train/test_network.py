@@ -152,7 +152,7 @@ def test_in_a_tournament_each_two_meet_once_and_nobody_plays_twice_a_round(playe
 
 
 def test_links_are_measured_alike_on_all_ranks() -> None:
-    found: list[Links] = on_ranks(3, measure, torch.device("cpu"))
+    found: list[Links] = on_ranks(3, measure, torch.device("cpu"), None, 0.01)
     assert found[0] == found[1] == found[2]
     assert set(found[0].pairs) == {(0, 1), (0, 2), (1, 2)}
     assert found[0].slowest_pair in found[0].pairs
@@ -162,7 +162,7 @@ def test_links_are_measured_alike_on_all_ranks() -> None:
 
 
 def test_one_rank_alone_has_no_links() -> None:
-    [found] = on_ranks(1, measure, torch.device("cpu"))
+    [found] = on_ranks(1, measure, torch.device("cpu"), None, 0.01)
     assert found.pairs == {}
     assert found.bandwidth == float("inf")
     assert found.slowest_pair is None

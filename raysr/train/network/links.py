@@ -14,7 +14,6 @@ from torch import Tensor
 
 LATENCY_ROUNDS = 20
 ROUNDS = 3
-SECONDS = 0.3  # that one message should take
 FIRST_BYTES, MOST_BYTES = 1 << 20, 256 << 20
 
 
@@ -38,12 +37,13 @@ class Links:
         return min(self.pairs, key=self.pairs.__getitem__) if self.pairs else None
 
 
-def measure(device: torch.device, one_a_host: Sequence[int] | None = None) -> Links:
+def measure(device: torch.device, one_a_host: Sequence[int] | None = None, seconds: float = 0.3) -> Links:
     """Measure latency, the bandwidth of all together, and that of every pair in rounds of disjoint pairs.
 
     Args:
         device: of this rank.
         one_a_host: the ranks that are paired, one of every host; None for all.
+        seconds: that a message should take, lest latency be measured.
     """
     ranks = dist.get_world_size()
     small = torch.zeros(1, device=device)
@@ -53,10 +53,10 @@ def measure(device: torch.device, one_a_host: Sequence[int] | None = None) -> Li
         tensor = torch.zeros(size // 4, device=device)
         return _median(lambda: dist.all_reduce(tensor), device, ROUNDS)
 
-    size, seconds = _large_enough(reduce, device)
-    bandwidth = 2 * (ranks - 1) / ranks * size / seconds if ranks > 1 else float("inf")
+    size, taken = _large_enough(reduce, device, seconds)
+    bandwidth = 2 * (ranks - 1) / ranks * size / taken if ranks > 1 else float("inf")
     paired = list(range(ranks)) if one_a_host is None else list(one_a_host)
-    return Links(latency, bandwidth, _pairs(paired, device))
+    return Links(latency, bandwidth, _pairs(paired, device, seconds))
 
 
 def tournament(players: Sequence[int]) -> list[list[tuple[int, int]]]:
@@ -70,7 +70,7 @@ def tournament(players: Sequence[int]) -> list[list[tuple[int, int]]]:
     return rounds
 
 
-def _pairs(players: Sequence[int], device: torch.device) -> dict[tuple[int, int], float]:
+def _pairs(players: Sequence[int], device: torch.device, seconds: float) -> dict[tuple[int, int], float]:
     found: dict[tuple[int, int], float] = {}
     for pairs in tournament(players):
         mine = next((pair for pair in pairs if dist.get_rank() in pair), None)
@@ -80,11 +80,11 @@ def _pairs(players: Sequence[int], device: torch.device) -> dict[tuple[int, int]
                 return 0.0
             return _median(_Exchange(mine, size, device), device, ROUNDS)
 
-        size, _ = _large_enough(exchange, device)
+        size, _ = _large_enough(exchange, device, seconds)
         speed = torch.zeros(len(pairs), dtype=torch.float64, device=device)
-        seconds = exchange(size)
+        taken = exchange(size)
         if mine is not None:
-            speed[pairs.index(mine)] = size / seconds / 2  # both of a pair add theirs
+            speed[pairs.index(mine)] = size / taken / 2  # both of a pair add theirs
         dist.all_reduce(speed)
         found.update(zip(pairs, speed.tolist(), strict=True))
     return found
@@ -107,14 +107,14 @@ class _Exchange:
             request.wait()
 
 
-def _large_enough(timed: Callable[[int], float], device: torch.device) -> tuple[int, float]:
-    """Return a size that takes long enough to be told from latency, and its seconds; all ranks find the same."""
+def _large_enough(timed: Callable[[int], float], device: torch.device, seconds: float) -> tuple[int, float]:
+    """Return a size that takes about so long, and the seconds that it did; all ranks find the same."""
     size = FIRST_BYTES
-    seconds = _agreed(timed(size), device)
-    while seconds < SECONDS / 2 and size < MOST_BYTES:
-        size = min(MOST_BYTES, size * max(2, min(16, int(SECONDS / max(seconds, 1e-9)))))
-        seconds = _agreed(timed(size), device)
-    return size, seconds
+    taken = _agreed(timed(size), device)
+    while taken < seconds / 2 and size < MOST_BYTES:
+        size = min(MOST_BYTES, size * max(2, min(16, int(seconds / max(taken, 1e-9)))))
+        taken = _agreed(timed(size), device)
+    return size, taken
 
 
 def _agreed(seconds: float, device: torch.device) -> float:
