@@ -8,7 +8,8 @@ augmentation, language model and schedule, and goes on from the same first stude
 control        never labels: each cycle trains on the labelled audio again
 ipl            the recipe as it is: the newest student labels twice, and goes on learning
 averaged       eight short cycles; the mean of the newest three labels, in each half of the utterances anew
-ema            four shorter cycles; a moving average over the students labels all of them
+ema            eight short cycles; a moving average over the students labels all of them
+ema_of_four    the same with four cycles, each twice as long
 noisy_student  every generation starts afresh, with more noise
 no_filter      `ipl`, but it keeps every label that is not empty
 oracle         trains on the hidden truth instead of labels
@@ -29,16 +30,12 @@ from benchmarks.arms import CELL, NEVER, RECIPE, Comparison, cycle_reports, scor
 from benchmarks.code import code_hash
 from raysr.evaluate.bootstrap import Interval, recovery_interval
 
+SHORT = ["run.cycles=9", "trainer.steps_by_cycle=[2000, 500]", "filter.3.keep=[0.6, 0.7, 0.75, 0.8, 0.85]"]
 POLICIES: Mapping[str, Sequence[str]] = {
     "ipl": [],
-    "averaged": [
-        "run.cycles=9",
-        "trainer.steps_by_cycle=[2000, 500]",
-        "filter.3.keep=[0.6, 0.7, 0.75, 0.8, 0.85]",
-        "builder={kind: average, newest: 3}",
-        "selector.relabel=0.5",
-    ],
-    "ema": [
+    "averaged": [*SHORT, "builder={kind: average, newest: 3}", "selector.relabel=0.5"],
+    "ema": [*SHORT, "builder={kind: ema, decay: 0.5}"],
+    "ema_of_four": [
         "run.cycles=5",
         "trainer.steps_by_cycle=[2000, 1000]",
         "filter.3.keep=[0.6, 0.7, 0.8, 0.85]",
