@@ -7,8 +7,9 @@ the same text and the same list: the transcripts, and of every listed name a few
 the place of a name of its kind. The list has the open names and over ten times as many that nobody says. The student
 that labels itself reads the text as its language model, letter by letter, and so can write any word; the conventional
 recogniser (PocketSphinx, :mod:`benchmarks.conventional`) gets a trigram of that text, with pronunciations from its own
-dictionary. Both have learned from the labelled audio, and both know from dev what their confidences are worth. At test
-every student has the language model of that text. All arms go on from the same first student, with the same updates:
+dictionary. But for the arm that takes it as it comes, both have learned from the labelled audio and know from dev what
+their confidences are worth. At test every student has the language model of that text. All arms go on from the same
+first student, with the same updates:
 
 control            never labels
 self               the student labels
@@ -22,6 +23,7 @@ oracle             the hidden truth: what labels can teach at all in these updat
 """
 
 import argparse
+import hashlib
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,9 +34,9 @@ import numpy as np
 import yaml
 from pydantic import Field
 
-from benchmarks import conventional
 from benchmarks.arms import NEVER, Comparison, cycle_reports, scored_rows
-from benchmarks.code import ROOT
+from benchmarks.code import ROOT, code_hash
+from benchmarks.conventional import write_teacher
 from raysr.config import Config as Options
 from raysr.corpus.demo import demo_corpus
 from raysr.corpus.demo.words import KNOWN_NAMES, OPEN_NAMES
@@ -62,15 +64,12 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, help="cells side by side; as many as there are cores by default")
     options = parser.parse_args()
     work, text = options.work.absolute(), text_with_names()
-    teacher = conventional.write_teacher(work / "teacher", text)
+    # a teacher of other code or of another text is another one, and so are the cells that name its folder
+    made_of = "\n".join([code_hash(["benchmarks.conventional"]), *text])
+    teacher = write_teacher(work / f"teacher-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}", text)
     names = work / "names.txt"
     names.write_text("\n".join(text) + "\n")
-    made = sorted(
-        path for path in (work / "teacher").rglob("*") if path.is_file() and "heard" not in path.parts
-    )
-    comparison = Comparison(
-        work, arms(teacher), [*COMMON, f"lm.text={names}"], [names, Path(conventional.__file__), *made]
-    )
+    comparison = Comparison(work, arms(teacher), [*COMMON, f"lm.text={names}"], [names])
     results = summarise(comparison.run(options.seeds, options.jobs), options.seeds)
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(results, indent=1) + "\n")

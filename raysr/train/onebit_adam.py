@@ -48,7 +48,7 @@ class OneBitAdam(Optimizer):
         return self.steps >= self.freeze_step
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Take a step; once it compresses, one for which a rank's gradients are not finite is no step on any."""
         if closure is not None:
             raise ValueError(

@@ -17,10 +17,11 @@ ROCE = """\
 dgxh100-4:460770:460770 [0] NCCL INFO Bootstrap : Using enp220s0np0:11.1.128.136<0>
 dgxh100-4:460770:460770 [0] NCCL INFO cudaDriverVersion 12000
 NCCL version 2.19.3+cuda12.3
-dgxh100-4:460770:460842 [0] NCCL INFO NET/IB : Using [0]mlx5_10:1/RoCE [1]mlx5_11:1/RoCE [RO]; OOB enp220s0np0:11.1.128.136<0>
+dgxh100-4:460770:460842 [0] NCCL INFO NET/IB : Using [0]mlx5_10:1/RoCE [1]mlx5_11:1/RoCE [RO]; \
+OOB enp220s0np0:11.1.128.136<0>
 dgxh100-4:460770:460842 [0] NCCL INFO Using non-device net plugin version 0
 dgxh100-4:460770:460842 [0] NCCL INFO Using network IB
-"""  # noqa: E501
+"""
 # as published in github.com/Mellanox/nv_peer_memory/issues/56
 INFINIBAND = """\
 master_node:24570:24907 [0] NCCL INFO NET/Plugin : No plugin found (libnccl-net.so), using internal implementation
@@ -30,12 +31,13 @@ NCCL version 2.5.6+cuda10.0
 """
 # as expected in github.com/siderolabs/docs/issues/566
 DIRECT = """\
-nccl-test:179:179 [0] NCCL INFO NET/IB : Using [0]mlx5_0:1/IB [1]mlx5_1:1/IB [2]mlx5_2:1/IB [3]mlx5_3:1/IB [RO]; OOB eth0:10.0.0.1<0>
+nccl-test:179:179 [0] NCCL INFO NET/IB : Using [0]mlx5_0:1/IB [1]mlx5_1:1/IB [2]mlx5_2:1/IB [3]mlx5_3:1/IB [RO]; \
+OOB eth0:10.0.0.1<0>
 nccl-test:179:179 [0] NCCL INFO Using network IB  # ← KEY LINE!
 nccl-test:179:179 [0] NCCL INFO NCCL_IB_HCA set to mlx5_0,mlx5_1,mlx5_2,mlx5_3
 nccl-test:179:179 [0] NCCL INFO Channel 00/0 : 0[0] -> 8[0] [send] via NET/IB/0/GDRDMA  # ← IB + GPUDirect!
 nccl-test:179:179 [0] NCCL INFO Channel 00/0 : 8[0] -> 0[0] [receive] via NET/IB/0/GDRDMA
-"""  # noqa: E501
+"""
 # as published in github.com/NVIDIA/nccl/issues/226
 SOCKETS = """\
 ip-172-31-12-21:45361:45361 [0] NCCL INFO NET/IB : No device found.

@@ -121,10 +121,6 @@ class CompressedMean:
         """Go on where this rank's :meth:`state_dict` was taken."""
         self.error, self.own_error = state["error"], state["own_error"]
 
-    def forget_errors(self) -> None:
-        """Go on with other ranks than before."""
-        self.error = self.own_error = None
-
 
 def _rows(vectors: Sequence[Tensor], ranks: int) -> tuple[Tensor, Tensor]:
     """Return vectors as rows of blocks (N, BLOCK), N a multiple of ``ranks``, and which numbers are theirs."""

@@ -59,8 +59,8 @@ class PowerSGD:
         approximated = [n for n, g in gradients.items() if self.step >= self.start and self._gains(g)]
         sent_whole = [n for n in gradients if n not in set(approximated)]
         matrices = {n: self._matrix(n, gradients[n]) for n in approximated}
-        self._prepare(matrices)
-        left = {n: m @ self.factors[n] for n, m in matrices.items()}
+        factors = self._prepared(matrices)
+        left = {n: m @ factors[n] for n, m in matrices.items()}
         means, finite = self._mean([*(gradients[n] for n in sent_whole), *left.values()])
         if not finite:
             for gradient in gradients.values():
@@ -88,10 +88,6 @@ class PowerSGD:
         self.errors = dict(state["errors"])
         self.factors = dict(state["factors"])
 
-    def forget_errors(self) -> None:
-        """Go on with other ranks than before, which have no errors of ours: all begin with none, and draw Q anew."""
-        self.errors, self.factors = {}, {}
-
     def _gains(self, gradient: Tensor) -> bool:
         if gradient.ndim < 2:
             return False
@@ -104,20 +100,21 @@ class PowerSGD:
         error = self.errors.get(name)
         return matrix if error is None else matrix + error
 
-    def _prepare(self, matrices: Mapping[str, Tensor]) -> None:
-        """Have a Q for every matrix, drawn where there is none, or where the last one has come to nothing.
+    def _prepared(self, matrices: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return a Q for every matrix, drawn where there is none, or where the last one has come to nothing.
 
         A parameter without gradient leaves a Q of zeros, from which no P would ever differ from zero.
         """
         known = [name for name in matrices if self.warm_start and name in self.factors]
         largest = torch.stack([self.factors[name].abs().max() for name in known]).tolist() if known else []
-        alive = {name for name, size in zip(known, largest, strict=True) if size > 0}
+        factors = {name: self.factors[name] for name, size in zip(known, largest, strict=True) if size > 0}
         for name, matrix in matrices.items():
-            if name not in alive:
+            if name not in factors:
                 seed = zlib.crc32(f"{self.seed} {self.step} {name}".encode())
                 draws = torch.Generator().manual_seed(seed)
                 drawn = torch.randn(matrix.shape[1], self.rank, generator=draws)
-                self.factors[name] = drawn.to(matrix.device)
+                factors[name] = drawn.to(matrix.device)
+        return factors
 
     def _mean(self, tensors: list[Tensor]) -> tuple[list[Tensor], bool]:
         """Return the mean over all ranks of each tensor, and whether all is finite, in one collective."""
