@@ -26,6 +26,7 @@ from raysr.ipl.config import read_config
 from raysr.ipl.cycle import run_cycles
 from raysr.ipl.progress import Progress
 from raysr.ipl.run import open_run
+from raysr.pool import Pool
 
 RECIPE = ROOT / "jobs" / "conf" / "demo.yaml"
 NEVER = "selector.first_cycle=1000"
@@ -53,7 +54,8 @@ class Comparison:
     def run(self, seeds: Sequence[int], jobs: int | None = None) -> dict[tuple[str, int], Path]:
         """Return the folder of every finished cell, by arm and seed, running what is missing.
 
-        A cell holds the run's ``config.yaml``, its ``report.json``, and its last student's ``scores.jsonl``.
+        A cell holds the run's ``config.yaml``, its ``report.json``, and its last student's ``scores.jsonl`` and
+        ``metrics.json``.
         """
         compute_features(self.work)
         context = multiprocessing.get_context("spawn")
@@ -86,8 +88,14 @@ class Comparison:
             partial.rename(run)
         run_recipe(self.work, run, chosen)
         last = sorted((run / "cycles").iterdir())[-1]
+        student = Pool(run / "pool").entries()[-1].path
         partial.mkdir(exist_ok=True)
-        for file in (last / "scores.jsonl", run / "config.yaml", run / "report.json"):
+        for file in (
+            last / "scores.jsonl",
+            student / "metrics.json",
+            run / "config.yaml",
+            run / "report.json",
+        ):
             shutil.copy(file, partial)
         partial.rename(cell)
         shutil.rmtree(run)
@@ -124,6 +132,12 @@ def cycle_reports(cell: Path) -> list[dict]:
     """Return the reports of a cell's cycles."""
     reports: list[dict] = json.loads((cell / "report.json").read_text())["cycles"]
     return reports
+
+
+def dev_wer(cell: Path) -> dict[str, float]:
+    """Return the last student's WER on dev by method."""
+    metrics = json.loads((cell / "metrics.json").read_text())
+    return {"greedy": metrics["dev_wer_greedy"], "lm": metrics["dev_wer"]}
 
 
 def scored_rows(cell: Path, method: str, name: str) -> list[dict]:

@@ -14,7 +14,8 @@ noisy_student  every generation starts afresh, with more noise
 no_filter      `ipl`, but it keeps every label that is not empty
 oracle         trains on the hidden truth instead of labels
 
-The best policy is the one whose last students make the fewest errors on dev; the tests only score it.
+The best policy for a decoding is the one whose last students make the fewest errors on dev with it; the tests only
+score it.
 See :mod:`benchmarks.arms` for what is kept between calls.
 """
 
@@ -26,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.arms import CELL, NEVER, RECIPE, Comparison, cycle_reports, scored_rows
+from benchmarks.arms import CELL, NEVER, RECIPE, Comparison, cycle_reports, dev_wer, scored_rows
 from benchmarks.code import code_hash
 from raysr.evaluate.bootstrap import Interval, recovery_interval
 
@@ -97,13 +98,16 @@ def summarise(cells: Mapping[tuple[str, int], Path], seeds: Sequence[int]) -> di
                 )
                 wrr.setdefault(arm, {}).setdefault(method, {})[name] = _rounded(interval)
     reports = {name: cycle_reports(cell) for name, cell in cells.items()}
-    dev = {arm: float(np.mean([reports[arm, seed][-1]["dev_wer"] for seed in seeds])) for arm in ARMS}
-    best = min(POLICIES, key=dev.__getitem__)
+    dev = {
+        method: {arm: float(np.mean([dev_wer(cells[arm, seed])[method] for seed in seeds])) for arm in ARMS}
+        for method in METHODS
+    }
+    best = {method: min(POLICIES, key=dev[method].__getitem__) for method in METHODS}
     return {
         "seeds": list(seeds),
         "best_policy": best,
-        "dev_wer": {arm: round(wer, 4) for arm, wer in dev.items()},
-        "wrr": {m: {s: wrr[best][m][s]["estimate"] for s in SETS} for m in METHODS},
+        "dev_wer": {m: {arm: round(wer, 4) for arm, wer in found.items()} for m, found in dev.items()},
+        "wrr": {m: {s: wrr[best[m]][m][s]["estimate"] for s in SETS} for m in METHODS},
         "intervals": wrr,
         "wer": wer,
         "label_wer": {
@@ -131,16 +135,17 @@ def as_table(results: Mapping[str, Any]) -> str:
     """Return the results as Markdown: WER in %, mean over seeds, then WRR."""
     columns = [(method, name) for method in METHODS for name in SETS]
     lines = [
-        "| arm | dev LM | " + " | ".join(f"{method} {name}" for method, name in columns) + " |",
-        "|---" * (len(columns) + 2) + "|",
+        "| arm | " + " | ".join([*(f"dev {m}" for m in METHODS), *(f"{m} {s}" for m, s in columns)]) + " |",
+        "|---" * (len(METHODS) + len(columns) + 1) + "|",
     ]
     for arm in ARMS:
         means = [f"{100 * np.mean(results['wer'][arm][m][s]):.1f}" for m, s in columns]
-        lines.append(f"| {arm} | {100 * results['dev_wer'][arm]:.1f} | " + " | ".join(means) + " |")
+        dev = [f"{100 * results['dev_wer'][m][arm]:.1f}" for m in METHODS]
+        lines.append(f"| {arm} | " + " | ".join([*dev, *means]) + " |")
     for arm, found in results["intervals"].items():
         shown = [{part: _shown(value) for part, value in found[m][s].items()} for m, s in columns]
         cells = [f"{wrr['estimate']} ({wrr['low']}–{wrr['high']})" for wrr in shown]
-        lines.append(f"| WRR {arm} | – | " + " | ".join(cells) + " |")
+        lines.append(f"| WRR {arm} |" + " – |" * len(METHODS) + " " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

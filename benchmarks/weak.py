@@ -60,6 +60,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--json", type=Path, required=True, help="where the results go")
+    parser.add_argument("--only", nargs="+", metavar="ARM", help="some of the arms")
     parser.add_argument("--work", type=Path, default=Path("runs/benchmarks/weak"), help="finished cells")
     parser.add_argument("--jobs", type=int, help="cells side by side; as many as there are cores by default")
     options = parser.parse_args()
@@ -69,7 +70,10 @@ def main() -> None:
     teacher = write_teacher(work / f"teacher-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}", text)
     names = work / "names.txt"
     names.write_text("\n".join(text) + "\n")
-    comparison = Comparison(work, arms(teacher), [*COMMON, f"lm.text={names}"], [names])
+    chosen = {name: how for name, how in arms(teacher).items() if not options.only or name in options.only}
+    if not chosen:
+        raise SystemExit(f"error: --only knows {', '.join(arms(teacher))}")
+    comparison = Comparison(work, chosen, [*COMMON, f"lm.text={names}"], [names])
     results = summarise(comparison.run(options.seeds, options.jobs), options.seeds)
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(results, indent=1) + "\n")
