@@ -41,10 +41,13 @@ class PeriodicAveraging:
         self._steps = 0
 
     @torch.no_grad()
-    def __call__(self) -> bool:
-        """Count a step, and return whether it ended a round: then all replicas are the same, bit for bit."""
+    def __call__(self, last: bool = False) -> bool:
+        """Count a step, and return whether it ended a round: then all replicas are the same, bit for bit.
+
+        The ``last`` step of all ends a round, however short.
+        """
         self._steps += 1
-        if self._steps < self.every:
+        if self._steps < self.every and not last:
             return False
         self._steps = 0
         parameters = self._parameters()

@@ -5,6 +5,7 @@ the number of workers or the cap changes. What is kept from step to step is ther
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -14,7 +15,7 @@ Reduce = Callable[[Mapping[str, Tensor]], None]
 """Replaces gradients, by name and in the shape of their parameters, by what all ranks make of them."""
 
 Future = torch.futures.Future[Tensor]
-Hook = Callable[[object, dist.GradBucket], Future]
+Hook = Callable[[Any, dist.GradBucket], Future]
 
 
 def gathering(model: nn.Module, reduce: Reduce) -> Hook:

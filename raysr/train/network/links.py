@@ -3,14 +3,13 @@
 Called by all ranks of the default process group, whatever its backend; tensors lie on the rank's device.
 """
 
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+
+from raysr.train.network.timing import median_seconds, slowest
 
 LATENCY_ROUNDS = 20
 ROUNDS = 3
@@ -47,11 +46,11 @@ def measure(device: torch.device, one_a_host: Sequence[int] | None = None, secon
     """
     ranks = dist.get_world_size()
     small = torch.zeros(1, device=device)
-    latency = _agreed(_median(lambda: dist.all_reduce(small), device, LATENCY_ROUNDS), device)
+    latency = slowest(median_seconds(lambda: dist.all_reduce(small), device, LATENCY_ROUNDS), device)
 
     def reduce(size: int) -> float:
         tensor = torch.zeros(size // 4, device=device)
-        return _median(lambda: dist.all_reduce(tensor), device, ROUNDS)
+        return median_seconds(lambda: dist.all_reduce(tensor), device, ROUNDS)
 
     size, taken = _large_enough(reduce, device, seconds)
     bandwidth = 2 * (ranks - 1) / ranks * size / taken if ranks > 1 else float("inf")
@@ -78,7 +77,7 @@ def _pairs(players: Sequence[int], device: torch.device, seconds: float) -> dict
         def exchange(size: int, mine: tuple[int, int] | None = mine) -> float:
             if mine is None:
                 return 0.0
-            return _median(_Exchange(mine, size, device), device, ROUNDS)
+            return median_seconds(_Exchange(mine, size, device), device, ROUNDS)
 
         size, _ = _large_enough(exchange, device, seconds)
         speed = torch.zeros(len(pairs), dtype=torch.float64, device=device)
@@ -110,32 +109,8 @@ class _Exchange:
 def _large_enough(timed: Callable[[int], float], device: torch.device, seconds: float) -> tuple[int, float]:
     """Return a size that takes about so long, and the seconds that it did; all ranks find the same."""
     size = FIRST_BYTES
-    taken = _agreed(timed(size), device)
+    taken = slowest(timed(size), device)
     while taken < seconds / 2 and size < MOST_BYTES:
         size = min(MOST_BYTES, size * max(2, min(16, int(seconds / max(taken, 1e-9)))))
-        taken = _agreed(timed(size), device)
+        taken = slowest(timed(size), device)
     return size, taken
-
-
-def _agreed(seconds: float, device: torch.device) -> float:
-    """Return what the slowest rank measured."""
-    found: Tensor = torch.tensor(seconds, dtype=torch.float64, device=device)
-    dist.all_reduce(found, dist.ReduceOp.MAX)
-    return float(found)
-
-
-def _median(action: Callable[[], object], device: torch.device, rounds: int) -> float:
-    """Return the median seconds of an action that all ranks take; the first time is not counted."""
-    seconds = []
-    for _ in range(rounds + 1):
-        _settle(device)
-        started = time.perf_counter()
-        action()
-        _settle(device)
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds[1:])
-
-
-def _settle(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
