@@ -1,0 +1,56 @@
+"""Features computed from the audio at every visit: nothing is stored, and a training can begin at once."""
+
+import time
+
+import torch
+from torch import Tensor
+
+from raysr.audio.fbank import Fbank, FbankConfig
+from raysr.corpus.load import load_waveform, may_pass
+from raysr.corpus.utterance import Utterance
+from raysr.errors import AudioError, RaysrError
+from raysr.train.reading.reader import frames_of
+
+PAUSES_S = (0.5, 1.0)
+"""Before a disk or a store that did not answer is asked again."""
+
+
+class Streamed:
+    """Reads audio files, parts of them, or rows of Parquet shards, and gives what the feature cache would hold."""
+
+    def __init__(self, config: FbankConfig) -> None:
+        self.config = config
+        self._fbank = Fbank(config)
+
+    def frames(self, utterance: Utterance) -> int:
+        """Return an utterance's frames by its duration; see :func:`frames_of`."""
+        return frames_of(utterance, self.config)
+
+    def get(self, utterance: Utterance) -> Tensor:
+        """Return features (T, mel_bins) float32.
+
+        Raises:
+            AudioError: the audio cannot be read, or has no features; names the utterance.
+        """
+        for pause in PAUSES_S:
+            try:
+                return self._compute(utterance)
+            except AudioError as error:
+                if not may_pass(error):
+                    raise
+            time.sleep(pause)
+        return self._compute(utterance)
+
+    def _compute(self, utterance: Utterance) -> Tensor:
+        try:
+            features = self._fbank(torch.from_numpy(load_waveform(utterance)))  # (T, F)
+        except RaysrError:
+            raise
+        except Exception as error:
+            # decoders may raise anything on damaged bytes
+            raise AudioError(f"utterance {utterance.id}: {type(error).__name__}: {error}") from error
+        if not len(features):
+            raise AudioError(f"utterance {utterance.id}: its audio is shorter than one window: leave it out")
+        if not features.isfinite().all():
+            raise AudioError(f"utterance {utterance.id}: its features are not finite: leave it out")
+        return features.half().float()
