@@ -1,4 +1,4 @@
-"""Checks of this machine before a run: each one tries the thing itself and says what to do when it fails."""
+"""Checks before a run, of this machine or of a cluster's network: each tries the thing itself and says what to do."""
 
 import importlib
 import os
@@ -8,7 +8,10 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from raysr.train.network.report import Report
 
 NEEDED_GB = 5.0
 
@@ -130,3 +133,26 @@ def _port(port: int) -> Check:
             advice = "`raysr serve --port` takes another"
             return Check(f"port {port}", "note", error.strerror or str(error), advice)
     return Check(f"port {port}", "ok", "free")
+
+
+def check_network(address: str | None, folder: Path, model_mb: float | None, require_rdma: bool) -> "Report":
+    """Measure the network between the nodes of a Ray cluster, and look whether they share a run's folder.
+
+    Args:
+        address: of the cluster; None takes RAY_ADDRESS, or starts a local one.
+        folder: where runs will be written.
+        model_mb: size of the model in float32, for a recommendation.
+        require_rdma: whether it is a failure to go without.
+
+    Raises:
+        RunError: the cluster, a node or a rank does not answer; names it.
+    """
+    from raysr.cluster import ClusterConfig
+    from raysr.train.network.payload import like_a_transformer
+    from raysr.train.network.preflight import Order
+    from raysr.train.network.settings import NetworkConfig
+    from raysr.train.ray_preflight import preflight_at
+
+    shapes = like_a_transformer(model_mb * 1e6) if model_mb else None
+    order = Order(NetworkConfig(require_rdma=require_rdma), folder.absolute(), shapes)
+    return preflight_at(ClusterConfig(address=address), order)

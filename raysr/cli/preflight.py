@@ -1,8 +1,13 @@
-"""`raysr preflight`: what this machine has for raysr, measured and not guessed."""
+"""`raysr preflight`: what this machine has for raysr, or a cluster's network, measured and not guessed."""
 
+import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Annotated
 
 import typer
+
+MARKS = {"ok": "[green]", "note": "[yellow]", "warning": "[yellow]", "missing": "[red]", "failure": "[red]"}
 
 
 def register(app: typer.Typer) -> None:
@@ -11,31 +16,81 @@ def register(app: typer.Typer) -> None:
 
 
 def preflight(
-    folder: Path = typer.Option(Path("runs"), "--dir", help="Where runs will be written."),
-    port: int = typer.Option(8000, min=1, max=65535, help="The port `raysr serve` would listen on."),
-    train: bool = typer.Option(
-        False, "--train", help="Train a student for a few updates as well, without Ray."
-    ),
+    folder: Annotated[Path, typer.Option("--dir", help="Where runs will be written.")] = Path("runs"),
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="The port `raysr serve` would listen on.")
+    ] = 8000,
+    train: Annotated[
+        bool, typer.Option("--train", help="Train a student for a few updates as well, without Ray.")
+    ] = False,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Check the network between the nodes of a Ray cluster instead.")
+    ] = False,
+    address: Annotated[str | None, typer.Option(help="The cluster's, such as 10.0.0.1:6379.")] = None,
+    model_mb: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="Size of the model in float32, to recommend how gradients are sent."),
+    ] = None,
+    require_rdma: Annotated[
+        bool, typer.Option("--require-rdma", help="Fail where NCCL would fall back to sockets.")
+    ] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write what was found on the network there as well.")
+    ] = None,
 ) -> None:
-    """Check this machine: Python, devices, collectives, Ray, disk, ports.
+    """Check this machine: Python, devices, collectives, Ray, disk, ports. With --cluster, a cluster's network.
 
     Exits with 1 when something that raysr needs is missing. Example: `raysr preflight --dir /data/runs`
-    """
-    from rich.console import Console
-    from rich.table import Table
 
+    On a cluster: `raysr preflight --cluster --address 10.0.0.1:6379 --dir /shared/runs --model-mb 120`
+    """
+    if cluster:
+        passed = _network(address, folder, model_mb, require_rdma, json_file)
+    else:
+        passed = _machine(folder, port)
+        if train:
+            _train()
+    if not passed:
+        raise typer.Exit(1)
+
+
+def _machine(folder: Path, port: int) -> bool:
     from raysr.preflight import check
 
     results = check(folder, port)
-    table = Table("", "check", "found", "what to do", box=None, header_style="bold")
-    marks = {"ok": "[green]ok", "note": "[yellow]note", "missing": "[red]missing"}
-    for result in results:
-        table.add_row(marks[result.status], result.name, result.found, result.advice)
+    _print(
+        ("", "check", "found", "what to do"),
+        ((result.status, result.name, result.found, result.advice) for result in results),
+    )
+    return all(result.status != "missing" for result in results)
+
+
+def _network(
+    address: str | None, folder: Path, model_mb: float | None, require_rdma: bool, json_file: Path | None
+) -> bool:
+    from raysr.preflight import check_network
+
+    report = check_network(address, folder, model_mb, require_rdma)
+    _print(
+        ("", "check", "where", "found, and what to do"),
+        ((f.level, f.check, f.where, "\n".join(filter(None, (f.found, f.mend)))) for f in report.findings),
+    )
+    if report.recommendation:
+        typer.echo(str(report.recommendation))
+    if json_file:
+        json_file.write_text(json.dumps(report.dump(), indent=1))
+    return report.passed
+
+
+def _print(columns: Iterable[str], rows: Iterable[tuple[str, ...]]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(*columns, box=None, header_style="bold")
+    for status, *cells in rows:
+        table.add_row(f"{MARKS[status]}{status}", *map(escape, cells))
     Console().print(table)
-    if train:
-        _train()
-    if any(result.status == "missing" for result in results):
-        raise typer.Exit(1)
 
 
 def _train() -> None:

@@ -6,50 +6,23 @@ One that cannot win is not tried, so that a slow link costs seconds and not minu
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from raysr.config import Spec
 from raysr.train.exchange.base import EXCHANGES, Exchange, ExchangeContext, Loss
+from raysr.train.network.payload import numbers
+from raysr.train.network.recommend import SETTINGS, Accuracy, Setting
 from raysr.train.network.timing import median_seconds, slowest
+from raysr.train.network.units import duration, speed
 
-Accuracy = Literal["exact", "rounded", "compressed"]
+ACCURACIES: Sequence[Accuracy] = ("exact", "rounded", "compressed")  # replicas stay one in all of them
 ROUNDS = 3
 PROBE_BYTES = 4 << 20
-CLOSE = 1.05  # so many times the fastest's seconds are as good, and the more exact one is taken
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """An exchange that may be chosen, with the fewest bytes that it sends for a number."""
-
-    kind: str
-    accuracy: Accuracy
-    bytes_each: float
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def spec(self) -> Spec:
-        return Spec(kind=self.kind, **self.options)
-
-    @property
-    def trial(self) -> Spec:
-        """The same from the first step on."""
-        return Spec(kind=self.kind, **self.options, **({"start": 0} if self.accuracy == "compressed" else {}))
-
-
-ACCURACIES: Sequence[Accuracy] = ("exact", "rounded", "compressed")
-CANDIDATES = (
-    Candidate("powersgd", "compressed", 0, {"rank": 4}),
-    Candidate("8bit", "compressed", 1),
-    Candidate("bf16", "rounded", 2),
-    Candidate("fp16", "rounded", 2),
-    Candidate("none", "exact", 4),
-)
-"""The fewest bytes come first: who is tried later has a time to beat."""
+CLOSE = 1.05  # so many times the fastest's seconds are as good, and the more accurate one is taken
 
 
 @dataclass(frozen=True)
@@ -60,7 +33,7 @@ class Choice:
         spec: of the exchange, for :data:`~raysr.train.exchange.base.EXCHANGES`.
         computing: seconds of a backward pass that exchanges nothing, forward pass included.
         bandwidth: bytes a second of each rank's link in an all-reduce; infinite for one rank.
-        seconds: of a step with each candidate that was tried, the slowest rank's.
+        seconds: of a step by each way that was tried, the slowest rank's.
         at_least: seconds that each of the others would take for its bytes alone.
     """
 
@@ -71,13 +44,11 @@ class Choice:
     at_least: Mapping[str, float]
 
     def __str__(self) -> str:
-        tried = ", ".join(f"{kind} {1000 * s:.0f} ms" for kind, s in self.seconds.items())
-        others = "".join(
-            f"; {kind} would take {1000 * s:.0f} ms or more" for kind, s in self.at_least.items()
-        )
+        tried = [f"{name} takes {duration(taken)}" for name, taken in self.seconds.items()]
+        others = [f"{name} would take {duration(taken)} or more" for name, taken in self.at_least.items()]
         return (
-            f"{self.spec.kind}: a step computes for {1000 * self.computing:.0f} ms and the link has "
-            f"{8e-6 * self.bandwidth:.0f} Mbit/s; with {tried}{others}"
+            f"{self.spec.kind}: a step computes for {duration(self.computing)}; over {speed(self.bandwidth)} "
+            f"{', '.join([*tried, *others])}"
         )
 
 
@@ -87,32 +58,36 @@ def choose(context: ExchangeContext, loss: Loss, accuracy: Accuracy) -> Choice:
     Args:
         context: what the exchange would be made for; its model stays as it is.
         loss: of a batch of the training.
-        accuracy: how far gradients may be from their mean: not at all but for float32's rounding, by rounding them
-            to half as many bits, or by what error feedback brings back in later steps.
+        accuracy: ``exact``, ``rounded`` or ``compressed``, the least that the training puts up with.
     """
+    parameters = [p for p in context.model.parameters() if p.requires_grad]
+    shapes, ranks = [p.shape for p in parameters], dist.get_world_size()
+    computing = _timed(context, {"kind": "none"}, loss, exchanges=False)
+    bandwidth = _bandwidth(context.device, min(PROBE_BYTES, 4 * numbers(shapes)))
     allowed = ACCURACIES[: ACCURACIES.index(accuracy) + 1]
-    numbers = sum(p.numel() for p in context.model.parameters() if p.requires_grad)
-    computing = _timed(context, Spec(kind="none"), loss, exchanges=False)
-    bandwidth = _bandwidth(context.device, min(PROBE_BYTES, 4 * numbers))
-    ranks = dist.get_world_size()
+    settings = [s for s in SETTINGS if "kind" in s.options and s.accuracy in allowed]
+    least = {s.name: s.payload(shapes, ranks).wire / bandwidth for s in settings}
     seconds: dict[str, float] = {}
-    at_least: dict[str, float] = {}
-    candidates = [c for c in CANDIDATES if c.accuracy in allowed]
-    for candidate in candidates:
-        least = 2 * (ranks - 1) / ranks * candidate.bytes_each * numbers / bandwidth
-        if seconds and least > CLOSE * min(seconds.values()):
-            at_least[candidate.kind] = least
-        else:
-            seconds[candidate.kind] = _timed(context, candidate.trial, loss)
+    for setting in sorted(settings, key=lambda s: least[s.name]):  # who is tried later has a time to beat
+        if not seconds or least[setting.name] <= CLOSE * min(seconds.values()):
+            seconds[setting.name] = _timed(context, _from_the_first_step(setting), loss)
     good_enough = CLOSE * min(seconds.values())
-    chosen = [c for c in candidates if seconds.get(c.kind, good_enough + 1) <= good_enough][-1]
-    return Choice(chosen.spec, computing, bandwidth, seconds, at_least)
+    chosen = next(s for s in settings if seconds.get(s.name, good_enough + 1) <= good_enough)
+    at_least = {name: taken for name, taken in least.items() if name not in seconds}
+    return Choice(Spec(**chosen.options), computing, bandwidth, seconds, at_least)
 
 
-def _timed(context: ExchangeContext, spec: Spec, loss: Loss, exchanges: bool = True) -> float:
+def _from_the_first_step(setting: Setting) -> dict[str, Any]:
+    """Return the options of an exchange that does not wait for the warm-up's end."""
+    return {**setting.options, **({"start": 0} if setting.accuracy == "compressed" else {})}
+
+
+def _timed(context: ExchangeContext, options: Mapping[str, Any], loss: Loss, exchanges: bool = True) -> float:
     """Return the median seconds of a step of the slowest rank, with gradients exchanged or not."""
     model = copy.deepcopy(context.model)
-    exchange: Exchange = EXCHANGES.build(spec, ExchangeContext(model, context.device, context.seed))
+    exchange: Exchange = EXCHANGES.build(
+        Spec(**options), ExchangeContext(model, context.device, context.seed)
+    )
 
     def step() -> None:
         model.zero_grad(set_to_none=True)

@@ -98,9 +98,9 @@ class _Exchange:
         self.received = torch.empty_like(self.sent)
 
     def __call__(self) -> None:
-        operations = [
-            dist.P2POp(dist.isend, self.sent, self.other),
+        operations = [  # in this order: gloo's word that it is ready to receive would queue behind its own data
             dist.P2POp(dist.irecv, self.received, self.other),
+            dist.P2POp(dist.isend, self.sent, self.other),
         ]
         for request in dist.batch_isend_irecv(operations):
             request.wait()
