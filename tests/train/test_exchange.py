@@ -29,6 +29,29 @@ OPTIONS: dict[str, dict[str, Any]] = {
 GRADIENTS = ("none", "fp16", "bf16", "powersgd", "8bit", "1bit")
 
 
+PASSES = ([1, 1], [3, 3], [1, 3])
+AT = (1, 4)
+
+
+def everything() -> dict[Any, Any]:
+    """Return what one rank finds in all that the tests below ask; ranks are slow to start."""
+    found: dict[Any, Any] = {("trained", kind): trained(kind) for kind in OPTIONS}
+    found |= {("resumed", kind, at): resumed(kind, at) for kind in OPTIONS for at in AT}
+    found |= {
+        ("accumulated", kind, *passes): accumulated(kind, passes) for kind in GRADIENTS for passes in PASSES
+    }
+    found |= {("overflowing", kind): overflowing(kind) for kind in GRADIENTS}
+    found |= {("late", kind): late(kind) for kind in ("none", "powersgd")}
+    found |= {("sent", kind): sent(kind) for kind in ("none", "bf16", "diloco", "powersgd")}
+    found |= {("chosen", accuracy): chosen(accuracy) for accuracy in ACCURACIES}
+    return found
+
+
+@pytest.fixture(scope="module")
+def ranks() -> list[dict[Any, Any]]:
+    return on_ranks(2, everything)
+
+
 def student() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(12, 24), nn.Tanh(), nn.Linear(24, 4))
@@ -87,8 +110,10 @@ def trained(kind: str) -> tuple[list[Tensor], bool]:
 
 
 @pytest.mark.parametrize("kind", OPTIONS)
-def test_replicas_are_one_bit_for_bit_after_every_step_in_which_they_meet(kind: str) -> None:
-    (first, diverges), (second, _) = on_ranks(2, trained, kind)
+def test_replicas_are_one_bit_for_bit_after_every_step_in_which_they_meet(
+    ranks: list[dict[Any, Any]], kind: str
+) -> None:
+    (first, diverges), (second, _) = (found["trained", kind] for found in ranks)
     met = [torch.equal(a, b) for a, b in zip(first, second, strict=True)]
     apart = {"local_sgd", "diloco"}
     #        together  a round          a round          the last step
@@ -107,11 +132,14 @@ def resumed(kind: str, at: int) -> tuple[Tensor, Tensor]:
     return wanted, again.steps(at, 9, last=8)[-1]
 
 
-@pytest.mark.parametrize("at", [1, 4])
+@pytest.mark.parametrize("at", AT)
 @pytest.mark.parametrize("kind", OPTIONS)
-def test_what_is_resumed_ends_bit_for_bit_where_the_undisturbed_training_does(kind: str, at: int) -> None:
-    for wanted, found in on_ranks(2, resumed, kind, at):
-        assert torch.equal(found, wanted)
+def test_what_is_resumed_ends_bit_for_bit_where_the_undisturbed_training_does(
+    ranks: list[dict[Any, Any]], kind: str, at: int
+) -> None:
+    for found in ranks:
+        wanted, again = found["resumed", kind, at]
+        assert torch.equal(again, wanted)
 
 
 def accumulated(kind: str, passes: list[int]) -> Tensor:
@@ -126,14 +154,14 @@ def accumulated(kind: str, passes: list[int]) -> Tensor:
 
 
 @pytest.mark.parametrize(("kind", "tolerance"), [("none", 1e-5), ("bf16", 2e-2), ("powersgd", 1e-5)])
-@pytest.mark.parametrize("passes", [[1, 1], [3, 3], [1, 3]])
+@pytest.mark.parametrize("passes", PASSES)
 def test_passes_add_up_to_the_mean_of_all_ranks_however_many_each_takes(
-    kind: str, tolerance: float, passes: list[int]
+    ranks: list[dict[Any, Any]], kind: str, tolerance: float, passes: list[int]
 ) -> None:
     model = student()
     (sum(loss_of(inputs(rank, 0))(model) for rank in range(2)) / 2).backward()
     wanted = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-    for found in on_ranks(2, accumulated, kind, passes):
+    for found in (of["accumulated", kind, *passes] for of in ranks):
         assert (found - wanted).norm() <= tolerance * wanted.norm()
 
 
@@ -152,8 +180,10 @@ def overflowing(kind: str) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("kind", GRADIENTS)
-def test_gradients_that_are_not_finite_on_one_rank_are_so_on_all_and_leave_no_trace(kind: str) -> None:
-    first, second = on_ranks(2, overflowing, kind)
+def test_gradients_that_are_not_finite_on_one_rank_are_so_on_all_and_leave_no_trace(
+    ranks: list[dict[Any, Any]], kind: str
+) -> None:
+    first, second = (found["overflowing", kind] for found in ranks)
     for bad, good in (first, second):
         assert not bad.isfinite().all()
         assert good.isfinite().all()
@@ -176,8 +206,8 @@ def late(kind: str) -> float:
 
 
 @pytest.mark.parametrize("kind", ["none", "powersgd"])
-def test_time_waited_is_that_of_the_rank_that_waits(kind: str) -> None:
-    early, late_one = on_ranks(2, late, kind)
+def test_time_waited_is_that_of_the_rank_that_waits(ranks: list[dict[Any, Any]], kind: str) -> None:
+    early, late_one = (found["late", kind] for found in ranks)
     assert early > 0.4 > late_one
 
 
@@ -187,15 +217,15 @@ def sent(kind: str) -> tuple[int, float]:
     return training.exchange.traffic.payload, training.exchange.traffic.wire
 
 
-def test_bytes_sent_are_those_of_theory() -> None:
+def test_bytes_sent_are_those_of_theory(ranks: list[dict[Any, Any]]) -> None:
     numbers = sum(p.numel() for p in student().parameters())
-    [(payload, wire), _] = on_ranks(2, sent, "none")
+    payload, wire = ranks[0]["sent", "none"]
     assert payload == 9 * 4 * numbers == wire  # 2 (n - 1) / n is 1 for two
-    [(payload, _), _] = on_ranks(2, sent, "bf16")
+    payload, _ = ranks[0]["sent", "bf16"]
     assert payload == 9 * 2 * numbers
-    [(payload, _), _] = on_ranks(2, sent, "diloco")
+    payload, _ = ranks[0]["sent", "diloco"]
     assert payload == 2 * 4 * numbers + 3 * 2 * numbers  # two steps together, then three meetings in bfloat16
-    [(payload, _), _] = on_ranks(2, sent, "powersgd")
+    payload, _ = ranks[0]["sent", "powersgd"]
     vectors = 24 + 4
     assert payload == 4 * (2 * numbers + 7 * (vectors + (24 + 12) + (4 + 24)))
 
@@ -209,8 +239,10 @@ def chosen(accuracy: Any) -> Any:
 
 
 @pytest.mark.parametrize("accuracy", ACCURACIES)
-def test_auto_agrees_on_what_was_fastest_and_leaves_the_student_alone(accuracy: Any) -> None:
-    (first, untouched), (second, _) = on_ranks(2, chosen, accuracy)
+def test_auto_agrees_on_what_was_fastest_and_leaves_the_student_alone(
+    ranks: list[dict[Any, Any]], accuracy: Any
+) -> None:
+    (first, untouched), (second, _) = (found["chosen", accuracy] for found in ranks)
     assert first == second
     assert untouched
     allowed = {"exact": 1, "rounded": 2, "compressed": 6}[accuracy]
