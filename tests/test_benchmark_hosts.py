@@ -130,10 +130,12 @@ def test_a_signal_reaches_the_process_itself(two: tuple[Hosts, Path]) -> None:
     assert process.stdout.readline() == "ready\n"
     process.terminate()
     assert process.wait(timeout=30) == 7
-    killed = both.run(1, ["sleep", "600"])
+    killed = both.run(1, ["sh", "-c", "echo ready; exec sleep 600"], stdout=subprocess.PIPE, text=True)
+    assert killed.stdout.readline() == "ready\n"
     killed.kill()
     assert killed.wait(timeout=30) == -signal.SIGKILL
     process.stdout.close()
+    killed.stdout.close()
 
 
 def test_a_host_that_is_switched_off_takes_its_processes_and_another_can_come(
@@ -141,11 +143,14 @@ def test_a_host_that_is_switched_off_takes_its_processes_and_another_can_come(
 ) -> None:
     both, _ = two
     number = both.add(mbit=100)
-    process = both.run(number, ["sh", "-c", "sleep 600 & sleep 600"])
-    inside = both.run(number, ["sleep", "600"])
+    commands = ("echo ready; sleep 600 & sleep 600", "echo ready; exec sleep 600")
+    processes = [both.run(number, ["sh", "-c", c], stdout=subprocess.PIPE, text=True) for c in commands]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
     both.kill(number)
-    assert process.wait(timeout=30) == -signal.SIGKILL
-    assert inside.wait(timeout=30) == -signal.SIGKILL
+    for process in processes:
+        assert process.wait(timeout=30) == -signal.SIGKILL
+        process.stdout.close()
     with pytest.raises(KeyError):
         both.run(number, ["true"])
     assert both.add() == number + 1
