@@ -44,7 +44,9 @@ class Exchange(Protocol):
     """
 
     traffic: Traffic
-    diverges: bool
+
+    @property
+    def diverges(self) -> bool: ...
 
     @property
     def waited(self) -> float: ...

@@ -31,7 +31,6 @@ class Plain:
         bucket_mb: float = Field(25.0, gt=0)
 
     wire: ClassVar[torch.dtype] = torch.float32
-    diverges = False
 
     def __init__(self, config: Config, context: ExchangeContext) -> None:
         self.context, self.traffic = context, Traffic()
@@ -45,6 +44,10 @@ class Plain:
         )
         if hook := self._hook(config):
             self.ddp.register_comm_hook(None, hook)
+
+    @property
+    def diverges(self) -> bool:
+        return False
 
     @property
     def waited(self) -> float:

@@ -29,7 +29,7 @@ class LocalSgd(Plain):
         self.apart = self._parted() if config.start == 0 else None
 
     @property
-    def diverges(self) -> bool:  # type: ignore[override]
+    def diverges(self) -> bool:
         return self.apart is not None
 
     def backward(self, loss: Loss, last: bool = True, scale: float = 1.0) -> None:

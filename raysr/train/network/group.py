@@ -78,9 +78,9 @@ def formed(network: NetworkConfig, rank: int, ranks: int, address: str, port: in
 
 
 def _gather_objects(value: T) -> list[T]:
-    found: list[T | None] = [None] * dist.get_world_size()
+    found: list[T] = [value] * dist.get_world_size()
     dist.all_gather_object(found, value)
-    return found  # type: ignore[return-value]
+    return found
 
 
 def _join(roll: Roll, ranks: int) -> None:
