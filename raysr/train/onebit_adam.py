@@ -5,14 +5,42 @@ stay as they are, every rank moves the common momentum by its own gradient, and 
 with error feedback at both ends, is the next common one. Weight decay is decoupled, as in AdamW.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from raysr.train.hooks.blocks import CompressedMean
+
+class Mean(Protocol):
+    """Of vectors that come again and again, over all ranks: a :class:`~raysr.train.hooks.blocks.CompressedMean`."""
+
+    def __call__(self, vectors: Sequence[Tensor]) -> list[Tensor] | None:
+        """Return the mean of each vector, the same on all ranks; None where one is not finite."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what this rank needs to go on exactly: tensors, or None."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where this rank's :meth:`state_dict` was taken."""
+        ...
+
+
+class MeanOfOne:
+    """The mean where there are no others: nothing is sent, so that nothing is compressed."""
+
+    def __call__(self, vectors: Sequence[Tensor]) -> list[Tensor] | None:
+        finite = torch.stack([vector.isfinite().all() for vector in vectors]).all()
+        return list(vectors) if bool(finite) else None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        pass
 
 
 class OneBitAdam(Optimizer):
@@ -20,7 +48,7 @@ class OneBitAdam(Optimizer):
 
     Args:
         parameters: or groups of them, float32; the same on all ranks.
-        mean: of the momenta; compresses.
+        mean: of the momenta; compresses, and keeps what was lost for the next one.
         freeze_step: steps before variances are frozen and compression begins.
         lr, betas, eps, weight_decay: of AdamW.
     """
@@ -28,7 +56,7 @@ class OneBitAdam(Optimizer):
     def __init__(
         self,
         parameters: Iterable[Tensor] | Iterable[dict[str, Any]],
-        mean: CompressedMean,
+        mean: Mean,
         freeze_step: int,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
@@ -71,10 +99,17 @@ class OneBitAdam(Optimizer):
         return {**super().state_dict(), "steps": self.steps, "mean": self.mean.state_dict()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on where ``state_dict`` was taken; its ``mean`` may be left out, as that of another number of ranks."""
         own = {key: value for key, value in state_dict.items() if key not in ("steps", "mean")}
         super().load_state_dict(own)
         self.steps = int(state_dict["steps"])
-        self.mean.load_state_dict(state_dict["mean"])
+        if "mean" in state_dict:
+            self.load_mean(state_dict["mean"])
+
+    def load_mean(self, state: Mapping[str, Tensor | None]) -> None:
+        """Go on with the errors of this rank's ``mean``, wherever they lie."""
+        device = next(p.device for group in self.param_groups for p in group["params"])
+        self.mean.load_state_dict({name: e if e is None else e.to(device) for name, e in state.items()})
 
     def _moved(self, group: Mapping[str, Any], p: Tensor) -> Tensor:
         """Return the momentum after this rank's gradient."""

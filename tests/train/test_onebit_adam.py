@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from raysr.train.hooks.blocks import BLOCK, CODECS, CompressedMean
-from raysr.train.onebit_adam import OneBitAdam
+from raysr.train.onebit_adam import MeanOfOne, OneBitAdam
 from tests.train.ranks import on_ranks
 
 LR, BETAS, EPS = 0.05, (0.8, 0.95), 1e-6
@@ -144,3 +144,60 @@ def test_a_gradient_that_is_not_finite_on_one_rank_is_no_step_on_any() -> None:
 def test_without_a_step_of_adam_there_is_nothing_to_freeze() -> None:
     with pytest.raises(ValueError, match="freeze_step is 0"):
         OneBitAdam([torch.zeros(2, requires_grad=True)], CompressedMean(CODECS["1bit"]()), 0)
+
+
+def alone(steps: int, freeze_step: int, bad: int | None = None) -> list[Tensor]:
+    weights, trail = torch.zeros(2 * BLOCK, requires_grad=True), []
+    optimiser = OneBitAdam([weights], MeanOfOne(), freeze_step, lr=LR, betas=BETAS, eps=EPS)
+    for step in range(steps):
+        weights.grad = gradient(weights.detach(), 0, step) * (float("nan") if step == bad else 1.0)
+        optimiser.step()
+        trail.append(weights.detach().clone())
+    return trail
+
+
+def test_a_rank_by_itself_freezes_variances_and_compresses_nothing() -> None:
+    weights, momentum, variance = (torch.zeros(2 * BLOCK) for _ in range(3))
+    for step, found in enumerate(alone(12, 5)):
+        own = gradient(weights, 0, step)
+        momentum = BETAS[0] * momentum + (1 - BETAS[0]) * own
+        if step < 5:
+            variance = BETAS[1] * variance + (1 - BETAS[1]) * own**2
+        deviation = (variance / (1 - BETAS[1] ** min(step + 1, 5))).sqrt() + EPS
+        weights = weights - LR * momentum / (1 - BETAS[0] ** (step + 1)) / deviation
+        torch.testing.assert_close(found, weights, atol=1e-5, rtol=1e-4)
+
+
+def test_a_rank_by_itself_takes_no_step_by_what_is_not_finite() -> None:
+    trail = alone(8, 5, bad=6)
+    assert torch.equal(trail[6], trail[5])
+    assert not torch.equal(trail[7], trail[6])
+    assert trail[7].isfinite().all()
+
+
+def gone_on(with_errors: bool) -> tuple[Tensor, Tensor, int]:
+    """Return the momentum of a state, and what the next step, without gradients, makes of it: sent, or an error."""
+    weights = torch.zeros(2 * BLOCK, requires_grad=True)
+    first, second = (OneBitAdam([weights], CompressedMean(CODECS["1bit"]()), 1) for _ in range(2))
+    for step in range(4):
+        weights.grad = gradient(weights.detach(), 0, step)
+        first.step()
+    state = first.state_dict()
+    second.load_state_dict(state if with_errors else {key: state[key] for key in state.keys() - {"mean"}})
+    momentum = second.state[weights]["exp_avg"].clone()
+    weights.grad = torch.zeros_like(weights)
+    second.step()
+    assert second.mean.error is not None
+    return momentum, second.state[weights]["exp_avg"] + second.mean.error.flatten(), second.steps
+
+
+def gone_on_either_way() -> Any:
+    return gone_on(True), gone_on(False)
+
+
+def test_without_the_errors_of_another_group_it_goes_on_from_its_momentum() -> None:
+    [((momentum, moved, _), (momentum_too, moved_without, steps))] = on_ranks(1, gone_on_either_way)
+    assert steps == 5
+    assert torch.equal(momentum, momentum_too)
+    torch.testing.assert_close(moved_without, 0.9 * momentum)
+    assert not torch.allclose(moved, 0.9 * momentum)
