@@ -28,6 +28,8 @@ SETTINGS = {
     # Short enough to notice a lost worker quickly, long enough for a cold node's imports.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
+    # How long ranks wait for each other before a checkpoint: Ray alone would wait for ever for a disk that hangs.
+    "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "1800",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -98,10 +100,11 @@ def connect(
         python_path: folders that the workers import a user's own classes from.
 
     Raises:
-        RunError: no cluster answers at the address.
+        RunError: no cluster answers at the address, or it refuses this host's token.
     """
     config = config or ClusterConfig()
     import ray
+    from ray.exceptions import RayError
 
     if ray.is_initialized():
         yield Connection(ray.get_runtime_context().gcs_address, None, started=False)
@@ -115,13 +118,15 @@ def connect(
         check_port("127.0.0.1", config.dashboard_port, mend)
     try:
         with _sigterm_kept(), _quiet_stderr():
+            if address:
+                _check_token(address)
             context: Any = ray.init(
                 runtime_env={"env_vars": worker_environment(python_path)},
                 log_to_driver=False,
                 logging_level=logging.WARNING,
                 **({"address": address} if address else _local(config)),
             )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         raise RunError(f"no Ray cluster at {address or 'this machine'}: {_first_line(error)}") from error
     _quieten()
     try:
@@ -175,6 +180,25 @@ def _check_answers(address: str) -> None:
         raise RunError(
             f"no Ray cluster at {address}: {error.strerror or error}; start one, or leave it out"
         ) from None
+
+
+def _check_token(address: str) -> None:
+    """Raise :class:`RunError` where a cluster refuses this host's token: Ray itself would try it again for minutes."""
+    from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled, its stub leaves it out
+    from ray.exceptions import AuthenticationError
+
+    _, colon, port = address.rpartition(":")
+    if "://" in address or not colon or not port.isdigit():
+        return
+    try:
+        ensure_token_if_auth_enabled(create_token_if_missing=False)
+        GcsClient(address=address)
+    except AuthenticationError as error:
+        raise RunError(
+            f"the cluster at {address} refuses this host's token: copy ~/.ray/auth_token from one of its hosts, or "
+            "set RAY_AUTH_TOKEN, and RAY_AUTH_MODE=token"
+        ) from error
 
 
 def _local(config: ClusterConfig) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """A local cluster ends with its driver, however the driver ends; workers get the settings and the user's folders."""
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -26,6 +27,17 @@ with connect(ClusterConfig(cpus=4, object_store_mb=100)):
     ray.get(sleeper.pid.remote())
     print("ready", flush=True)
     time.sleep(600)
+"""
+
+JOINING = """
+import sys
+from raysr.cluster import ClusterConfig, connect
+from raysr.errors import RunError
+try:
+    with connect(ClusterConfig(address=sys.argv[1])):
+        print("joined")
+except RunError as error:
+    print(error)
 """
 
 
@@ -66,6 +78,23 @@ def test_joining_twice_ends_nothing(ray_cluster: Connection) -> None:
     with connect() as again:
         assert not again.started
     assert ray.is_initialized()
+
+
+@pytest.mark.ray
+def test_another_token_is_refused_at_once_and_the_right_one_joins(ray_cluster: Connection) -> None:
+    def join(**other: str) -> str:
+        environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+        joining = [sys.executable, "-c", JOINING, ray_cluster.address]
+        done = subprocess.run(
+            joining, env=environment | other, stdout=subprocess.PIPE, text=True, check=True, timeout=60
+        )
+        return done.stdout
+
+    # a cluster that was started here asks for a token
+    wrong = join(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+    assert wrong.startswith(f"the cluster at {ray_cluster.address} refuses this host's token: copy ")
+    assert join(RAY_AUTH_MODE="disabled") == wrong
+    assert join(RAY_AUTH_MODE="token") == "joined\n"
 
 
 def test_the_users_folders_come_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

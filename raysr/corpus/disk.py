@@ -2,14 +2,15 @@
 
 import errno
 import fcntl
+import json
 import os
 import re
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from raysr.errors import CorpusError, RaysrError
 
@@ -38,6 +39,16 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def append_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Append a line of JSON by a single write, so that lines of several processes do not mix.
+
+    Raises:
+        CorpusError: the disk is full or the folder cannot be written; names the folder.
+    """
+    with naming_folder(path.parent), path.open("ab", buffering=0) as file:
+        file.write(json.dumps(row).encode() + b"\n")
 
 
 @contextmanager

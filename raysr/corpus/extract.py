@@ -40,7 +40,7 @@ def extract(task: ExtractTask) -> dict[str, str]:
     errors: dict[str, str] = {}
     for key, utterance in task.utterances:
         try:
-            features.append(_features(utterance, fbank))
+            features.append(features_of(utterance, fbank))
             keys.append(key)
         except RaysrError as error:
             errors[utterance.id] = str(error)
@@ -52,7 +52,12 @@ def extract(task: ExtractTask) -> dict[str, str]:
     return errors
 
 
-def _features(utterance: Utterance, fbank: Fbank) -> np.ndarray:
+def features_of(utterance: Utterance, fbank: Fbank) -> np.ndarray:
+    """Return the features of an utterance as the cache keeps them, (T, mel_bins) float16.
+
+    Raises:
+        AudioError: its audio cannot be read, is shorter than a window, or has features that are not finite.
+    """
     waveform = load_waveform(utterance)
     features = fbank(torch.from_numpy(waveform)).numpy()  # (T, bins)
     if not len(features):

@@ -141,7 +141,7 @@ class FeatureCache:
         return place
 
     def _place(self, utterance: Utterance) -> tuple[Segment, int] | None:
-        key = _key(utterance)
+        key = cache_key(utterance)
         if key not in self._places:
             self.refresh()
         return self._places.get(key)
@@ -153,7 +153,7 @@ class FeatureCache:
         present = set()
         for utterance in utterances:
             try:
-                key = _key(utterance)
+                key = cache_key(utterance)
             except RaysrError as error:
                 fail({utterance.id: f"utterance {utterance.id}: {error}"})
                 continue
@@ -164,7 +164,12 @@ class FeatureCache:
         return missing, len(present) + len(missing)
 
 
-def _key(utterance: Utterance) -> bytes:
+def cache_key(utterance: Utterance) -> bytes:
+    """Return what a cache knows an utterance by: 16 bytes of its content's hash.
+
+    Raises:
+        CorpusError: its audio is not there; OSError where its disk does not answer.
+    """
     return bytes.fromhex(content_hash(utterance))[:16]
 
 

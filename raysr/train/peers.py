@@ -1,7 +1,6 @@
 """What ranks ask and tell each other beside their process group: each one listens on a port of its own."""
 
 import json
-import os
 import secrets
 import socket
 import threading
@@ -11,11 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
 
 import torch.distributed as dist
 
-from raysr.train.network.addresses import is_loopback, source_towards
+from raysr.train.network.gather import address_in_group, gather_objects
 
 MOST_AT_ONCE = 32
 LONGEST = 1 << 16  # characters of a message
@@ -61,9 +59,8 @@ class Peers:
     def __init__(self, stand: Callable[[], Stand], told: Callable[[str], object], patience: float) -> None:
         self._stand, self._told, self._patience = stand, told, patience
         self._listener = _listen()
-        own = (socket.gethostname(), _address(), self._listener.getsockname()[1], secrets.token_hex(16))
-        known: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(known, own)
+        port, token = self._listener.getsockname()[1], secrets.token_hex(16)
+        known = gather_objects((socket.gethostname(), address_in_group(), port, token))
         self.rank = dist.get_rank()
         self._hosts = [host for host, *_ in known]
         self._places = [(address, port) for _, address, port, _ in known]
@@ -197,16 +194,6 @@ def _listen() -> socket.socket:
     if socket.has_dualstack_ipv6():
         return socket.create_server(("", 0), family=socket.AF_INET6, backlog=1024, dualstack_ipv6=True)
     return socket.create_server(("", 0), backlog=1024)
-
-
-def _address() -> str:
-    """Return where other hosts reach this one: by the address that it has towards the first rank.
-
-    A rank that reaches the first one over loopback shares its host, which goes by the name that all others know.
-    """
-    first = os.environ.get("MASTER_ADDR") or socket.gethostname()
-    address = source_towards(first)
-    return first if is_loopback(address) else address
 
 
 def _ranks(ranks: Sequence[int]) -> str:

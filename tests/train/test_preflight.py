@@ -97,11 +97,12 @@ def test_other_versions_are_a_failure_and_other_settings_a_warning() -> None:
     assert "settings" not in found(named)  # hosts may call their interfaces as they like
 
 
-def test_a_name_that_stands_for_loopback_is_a_failure_unless_gloo_is_told_an_interface() -> None:
-    deaf = a_rank(1, gloo_address="127.0.1.1")
+def test_a_name_that_stands_for_loopback_is_a_failure_unless_gloo_can_be_told_an_interface() -> None:
+    deaf = a_rank(1, gloo_address="127.0.1.1", interface=None)
     complaint = found([a_rank(0), deaf])["address"]
     assert (complaint.level, complaint.where) == ("failure", "h1 (10.0.0.1)")
-    assert complaint.mend.startswith("set GLOO_SOCKET_IFNAME=eth0 there")
+    assert complaint.mend.startswith("set GLOO_SOCKET_IFNAME there")
+    assert "address" not in found([a_rank(0), dataclasses.replace(deaf, interface="eth0")])
     told = dataclasses.replace(deaf, settings={"GLOO_SOCKET_IFNAME": "eth0"})
     assert "address" not in found([a_rank(0), told])
     assert "address" not in found([a_rank(0), dataclasses.replace(deaf, backend="nccl")])

@@ -133,7 +133,7 @@ def test_batches_are_the_same_whatever_threads_and_reader(tmp_path: Path, option
     augment = AugmentConfig.parse({"background": {"share": 0.5, "pieces": 2}})
 
     def tasks(maker: BatchMaker) -> Iterator[tuple[Callable[[], Batch], None]]:
-        sampler = MixedSampler([[maker.cache.frames(u) for u in utterances]], [1.0], 150, 0.5, seed=1)
+        sampler = MixedSampler([[maker.reader.frames(u) for u in utterances]], [1.0], 150, 0.5, seed=1)
         for step in range(20):
             mine = shard(sampler.next(), 0, 2)
             yield partial(maker.make, mine, torch.Generator().manual_seed(step)), None

@@ -105,7 +105,7 @@ def train(utterances: list[Utterance], steps: int) -> tuple[int, torch.Tensor]:
     """Train for some steps on this rank; return how many it took and its weights."""
     rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
     maker = batches(utterances, {}, AugmentConfig())
-    lengths = [maker.cache.frames(u) for u in utterances]
+    lengths = [maker.reader.frames(u) for u in utterances]
     sampler = MixedSampler([lengths], [1.0], 210, 0.5, seed=1)  # three utterances a batch or so
     model = student()
     ddp, optimiser = DistributedDataParallel(model), torch.optim.SGD(model.parameters(), 1e-3)

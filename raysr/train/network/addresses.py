@@ -4,6 +4,7 @@ import array
 import contextlib
 import fcntl
 import ipaddress
+import os
 import socket
 import struct
 from pathlib import Path
@@ -47,6 +48,19 @@ def gloo_address() -> str:
                 probe.bind(place)
                 return str(place[0])
     return "127.0.0.1"
+
+
+def where_gloo_is_heard(address: str) -> dict[str, str]:
+    """Return the environment variable without which no other host would reach this one's gloo, if it lacks that.
+
+    Args:
+        address: of this host, as the others see it.
+    """
+    is_deaf = is_loopback(gloo_address()) and not is_loopback(address)
+    interface = interface_of(address)
+    if not is_deaf or interface is None or "GLOO_SOCKET_IFNAME" in os.environ:
+        return {}
+    return {"GLOO_SOCKET_IFNAME": interface}
 
 
 def claimed_mbit(interface: str) -> int | None:

@@ -76,21 +76,23 @@ def _of_no_interface(rank: Rank) -> Mapping[str, str]:
 
 
 def _names(ranks: Sequence[Rank]) -> list[Finding]:
-    """Find hosts whose gloo would be deaf to the others."""
+    """Find hosts whose gloo would be deaf to the others if it were not told where to listen, as trainings tell it."""
     return [
-        Finding(
-            "failure",
-            "address",
-            f"its name stands for {rank.gloo_address}, where gloo would listen and no other host come",
-            rank.member.place,
-            f"set GLOO_SOCKET_IFNAME={rank.interface or '…'} there, or give its name {rank.member.address} in "
-            "/etc/hosts",
-        )
+        _name(rank)
         for rank in first_of_hosts(ranks)
         if rank.backend == "gloo"
         and "GLOO_SOCKET_IFNAME" not in rank.settings
         and is_loopback(rank.gloo_address)
     ]
+
+
+def _name(rank: Rank) -> Finding:
+    found = f"its name stands for {rank.gloo_address}, where gloo would listen and no other host come"
+    if rank.interface:
+        told = f"{found}: trainings let it listen on {rank.interface}"
+        return Finding("ok", "address", told, rank.member.place)
+    mend = f"set GLOO_SOCKET_IFNAME there, or give its name {rank.member.address} in /etc/hosts"
+    return Finding("failure", "address", found, rank.member.place, mend)
 
 
 def _links(links: Links) -> str:

@@ -8,17 +8,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
 from raysr.errors import RunError
-from raysr.train.network.addresses import gloo_address, interface_of, is_loopback
-from raysr.train.network.roll import Gather, Member, Roll, called, own_address
-from raysr.train.network.settings import NetworkConfig, of_environment
+from raysr.train.network.addresses import where_gloo_is_heard
+from raysr.train.network.gather import Gather, address_in_group, gather_objects
+from raysr.train.network.roll import Member, Roll, called
+from raysr.train.network.settings import NetworkConfig, environment, of_environment
 
-T = TypeVar("T")
 TOLD_TO_NCCL = {
     "NCCL_DEBUG": "INFO",
     "NCCL_DEBUG_SUBSYS": "INIT,NET",
@@ -45,10 +44,9 @@ class Group:
 
 def default_group() -> Group:
     """Return the default process group as it is; all its ranks call this."""
-    towards = os.environ.get("MASTER_ADDR", gloo_address())
-    member = Member(dist.get_rank(), socket.gethostname(), own_address(towards, _gather_objects))
+    member = Member(dist.get_rank(), socket.gethostname(), address_in_group())
     log = os.environ.get("NCCL_DEBUG_FILE")
-    return Group(member, of_environment(os.environ), Path(log) if log else None, _gather_objects)
+    return Group(member, of_environment(os.environ), Path(log) if log else None, gather_objects)
 
 
 @contextlib.contextmanager
@@ -59,14 +57,13 @@ def formed(network: NetworkConfig, rank: int, ranks: int, address: str, port: in
         RunError: a rank does not come, or is lost within the block; names it.
     """
     with (
-        _environment(network.environment()),
+        environment(network.environment()),
         called(rank, ranks, address, port, network.timeout_s) as roll,
         tempfile.TemporaryDirectory() as logs,
     ):
         group = Group(roll.members[rank], of_environment(os.environ), Path(logs) / "nccl.%p", roll.gather)
-        with _environment(
-            {**_where_gloo_is_heard(group.member), **TOLD_TO_NCCL, "NCCL_DEBUG_FILE": str(group.log)}
-        ):
+        heard = where_gloo_is_heard(group.member.address)
+        with environment({**heard, **TOLD_TO_NCCL, "NCCL_DEBUG_FILE": str(group.log)}):
             try:
                 _join(roll, ranks)
                 yield group
@@ -75,12 +72,6 @@ def formed(network: NetworkConfig, rank: int, ranks: int, address: str, port: in
             finally:
                 if dist.is_initialized():
                     dist.destroy_process_group()
-
-
-def _gather_objects(value: T) -> list[T]:
-    found: list[T] = [value] * dist.get_world_size()
-    dist.all_gather_object(found, value)
-    return found
 
 
 def _join(roll: Roll, ranks: int) -> None:
@@ -96,32 +87,9 @@ def _join(roll: Roll, ranks: int) -> None:
     )
 
 
-def _where_gloo_is_heard(member: Member) -> dict[str, str]:
-    """Return the setting without which other hosts would not reach this one's gloo, if it would not be reached."""
-    deaf = is_loopback(gloo_address()) and not is_loopback(member.address)
-    interface = interface_of(member.address)
-    if not deaf or interface is None or "GLOO_SOCKET_IFNAME" in os.environ:
-        return {}
-    return {"GLOO_SOCKET_IFNAME": interface}
-
-
 def _explained(roll: Roll, error: RuntimeError, network: NetworkConfig) -> str:
     if lost := roll.unreachable():
         return f"{roll.explain(roll.rank, lost)} any more, and the group is broken"
     reason = str(error).partition("\n")[0]
     required = "; NCCL_NET=IB makes NCCL fail without a device for RDMA" if network.require_rdma else ""
     return f"{roll.members[roll.rank]} lost the group: {reason}{required}"
-
-
-@contextlib.contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

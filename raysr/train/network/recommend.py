@@ -14,9 +14,11 @@ from raysr.train.network.links import Links
 from raysr.train.network.payload import Payload, Shapes, in_blocks, low_rank, now_and_then, numbers, whole
 from raysr.train.network.units import duration, size, speed
 
-Accuracy = Literal["exact", "rounded", "compressed", "apart"]
-"""What a training puts up with, each including those before: nothing; gradients rounded to 16 bits; gradients of which
-a part comes later (error feedback); replicas that differ between meetings."""
+AsOne = Literal["exact", "rounded", "compressed"]
+"""What a training puts up with whose replicas stay one, each including those before: nothing; gradients rounded to 16
+bits; gradients of which a part comes later (error feedback)."""
+Accuracy = Literal[AsOne, "apart"]
+"""These, and last of all replicas that differ between meetings."""
 
 TOLERATED = 0.25  # of the backward pass, spent waiting for the network
 ASSUMED_BACKWARD_S = 0.2
@@ -41,6 +43,11 @@ class Setting:
     payload: Callable[[Shapes, int], Payload] = field(compare=False)
     overlaps: bool = False
     packs: bool = False
+
+    def suits(self, accuracy: Accuracy) -> bool:
+        """Say whether a training may use it that puts up with so much."""
+        classes = get_args(Accuracy)
+        return classes.index(self.accuracy) <= classes.index(accuracy)
 
 
 def _powersgd(rank: int) -> Setting:
@@ -130,12 +137,7 @@ def recommend(
     """
     pass_ = ASSUMED_BACKWARD_S if backward is None else backward
     predictions = tuple(_predict(setting, links, ranks, shapes, pass_) for setting in SETTINGS)
-    classes = get_args(Accuracy)
-    allowed = [
-        p
-        for p in predictions
-        if classes.index(p.setting.accuracy) <= classes.index(accuracy) and not (on_cpu and p.setting.packs)
-    ]
+    allowed = [p for p in predictions if p.setting.suits(accuracy) and not (on_cpu and p.setting.packs)]
     quick = [p for p in allowed if p.waiting <= TOLERATED * pass_]
     chosen = quick[0] if quick else min(allowed, key=lambda p: p.waiting)
     plain = f"{size(4 * numbers(shapes))} of gradients take {duration(predictions[0].seconds)} a step"

@@ -12,22 +12,16 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import torch.distributed as dist
 
 from raysr.errors import RunError
-from raysr.train.network.addresses import is_loopback, source_towards
+from raysr.train.network.gather import own_address
 from raysr.train.network.store import CONNECT_S, open_store
 
 T = TypeVar("T")
 GRACE_S = 3.0  # the store lives with rank 0, which therefore leaves last
-
-
-class Gather(Protocol):
-    """Gives every rank's value to all, by rank."""
-
-    def __call__(self, value: T) -> list[T]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +128,6 @@ def called(rank: int, ranks: int, address: str, port: int, timeout: float) -> It
             yield roll
     finally:
         roll.leave()
-
-
-def own_address(towards: str, gather: Gather) -> str:
-    """Return this host's address as the others see it; all ranks ask, ``towards`` being the same host for all."""
-    address = source_towards(towards)
-    others = [other for other in gather(address) if not is_loopback(other)]
-    return source_towards(others[0]) if is_loopback(address) and others else address
 
 
 def _check_ways(roll: Roll) -> None:

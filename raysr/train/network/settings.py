@@ -1,7 +1,9 @@
 """How the ranks of a run talk: what gloo and NCCL read from the environment when a group is formed."""
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from pydantic import Field, field_validator
 
@@ -17,12 +19,14 @@ class NetworkConfig(Config):
         interface: over which hosts talk, called the same on all; None leaves the choice to gloo and NCCL.
         require_rdma: let NCCL fail where it would fall back to sockets.
         timeout_s: how long ranks may take to come, and a measurement to go on.
+        preflight: examine the network before a training on several nodes of a cluster.
         variables: more of what NCCL and gloo read, such as ``NCCL_IB_HCA``, for this run alone.
     """
 
     interface: str | None = None
     require_rdma: bool = False
     timeout_s: float = Field(60.0, gt=0)
+    preflight: bool = True
     variables: dict[str, str] = Field(default_factory=dict)
 
     @field_validator("variables")
@@ -49,3 +53,18 @@ class NetworkConfig(Config):
 def of_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Return what of an environment NCCL and gloo read."""
     return {name: value for name, value in sorted(environment.items()) if _KNOWN.fullmatch(name)}
+
+
+@contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for the block."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

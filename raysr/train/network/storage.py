@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from raysr.train.network.roll import Gather
+from raysr.train.network.gather import Gather
 
 
 @dataclass(frozen=True)

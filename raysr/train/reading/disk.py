@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raysr.corpus.features import FeatureCache
-from raysr.corpus.load import content_hash
+from raysr.corpus.features import FeatureCache, cache_key
 from raysr.corpus.segments import SUFFIX
 from raysr.corpus.utterance import Utterance
 from raysr.errors import CorpusError, RaysrError
@@ -140,5 +139,5 @@ class OnDisk:
 def _key(utterance: Utterance) -> bytes | None:
     """Return the key by which the feature cache knows an utterance; None where its audio is not there."""
     with suppress(CorpusError, OSError):
-        return bytes.fromhex(content_hash(utterance))[:16]
+        return cache_key(utterance)
     return None

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from raysr.audio.fbank import Fbank, FbankConfig
-from raysr.corpus.load import load_waveform, may_pass
+from raysr.corpus.extract import features_of
+from raysr.corpus.load import may_pass
 from raysr.corpus.utterance import Utterance
 from raysr.errors import AudioError, RaysrError
 from raysr.train.reading.reader import frames_of
@@ -43,14 +44,9 @@ class Streamed:
 
     def _compute(self, utterance: Utterance) -> Tensor:
         try:
-            features = self._fbank(torch.from_numpy(load_waveform(utterance)))  # (T, F)
+            return torch.from_numpy(features_of(utterance, self._fbank)).float()  # (T, F)
         except RaysrError:
             raise
         except Exception as error:
             # decoders may raise anything on damaged bytes
             raise AudioError(f"utterance {utterance.id}: {type(error).__name__}: {error}") from error
-        if not len(features):
-            raise AudioError(f"utterance {utterance.id}: its audio is shorter than one window: leave it out")
-        if not features.isfinite().all():
-            raise AudioError(f"utterance {utterance.id}: its features are not finite: leave it out")
-        return features.half().float()
