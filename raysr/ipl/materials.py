@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 
 from raysr.corpus.disk import naming_folder, sync
-from raysr.corpus.features import FeatureCache
 from raysr.corpus.utterance import Utterance
 from raysr.decode.lm_file import StoredLm, file_name, load_lm
 from raysr.ipl.lm import LmConfig, further_text, train_lm
 from raysr.model.config import ModelConfig
 from raysr.text.tokeniser import Tokeniser, TokeniserConfig
+from raysr.train.reading.reader import FeatureReader
 from raysr.train.start import write_scratch
 
 
@@ -55,7 +55,7 @@ class Materials:
         return train_lm(self._lm, tokeniser, _texts(utterances), self._further)
 
     def scratch(
-        self, model: ModelConfig, utterances: Iterable[Utterance], cache: FeatureCache, vocab_size: int
+        self, model: ModelConfig, utterances: Iterable[Utterance], reader: FeatureReader, vocab_size: int
     ) -> Path:
         """Return a fresh student's weights; its CMVN is that of the first training set ever after.
 
@@ -72,7 +72,7 @@ class Materials:
                     model=model,
                     vocab_size=vocab_size,
                     utterances=utterances,
-                    cache=cache,
+                    reader=reader,
                     seed=self._seed,
                 ),
             )

@@ -1,14 +1,15 @@
 """The default trainer: data parallel through Ray Train, decoder weights chosen on dev, then the pool."""
 
-import json
 import os
+import random
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 from pydantic import Field
 from safetensors.torch import load_file
 
-from raysr.corpus.disk import replacing
+from raysr.corpus.disk import append_row, replacing
 from raysr.corpus.features import FeatureCache
 from raysr.corpus.manifest import open_manifest, write_jsonl
 from raysr.corpus.utterance import Utterance
@@ -24,7 +25,13 @@ from raysr.pool import Entry, EntryConfig
 from raysr.text.tokeniser import Tokeniser
 from raysr.train.job import Scaling, SourceConfig, TrainConfig, TrainJob
 from raysr.train.local import fit_local
+from raysr.train.network.settings import NetworkConfig
+from raysr.train.reading.reader import FeatureReader
+from raysr.train.reading.stream import Streamed
 from raysr.train.start import transplant
+
+STREAMED_FOR_CMVN = 2000
+"""Utterances, drawn by the run's seed, whose mean and deviation do for all where features are not stored."""
 
 
 class DdpTrainer:
@@ -36,11 +43,13 @@ class DdpTrainer:
         Attributes:
             steps_by_cycle: replaces ``steps`` cycle by cycle, the last one staying.
             workers: of Ray Train; ``local`` trains in this process without Ray.
+            network: over which several hosts talk.
         """
 
         steps_by_cycle: list[int] = Field(default_factory=list)
         workers: Scaling = Scaling()
         local: bool = False
+        network: NetworkConfig = NetworkConfig()
         tuning: TuningConfig = TuningConfig()
 
     def __init__(self, config: Config, context: CycleContext) -> None:
@@ -65,7 +74,7 @@ class DdpTrainer:
         lm = c.materials.lm(tokeniser, labelled, pseudo)
         decode = c.decode
         metrics: dict[str, float] = {}
-        if dev := self._dev():
+        if dev := self._dev:
             c.progress.say("  choosing decoder weights on dev")
             decode, metrics = tune(model, tokeniser, lm, dev, self.cache, decode, self.config.tuning)
         facts = {"cycle": c.cycle, "step": job.train.steps, "parents": list(start.parents), **metrics}
@@ -79,9 +88,12 @@ class DdpTrainer:
         """Return the weights that training starts from, complete and for the run's tokens."""
         if start.weights and not start.tokeniser:
             return start.weights
-        scratch = self.context.materials.scratch(
-            self.context.model, utterances, self.cache, tokeniser.vocab_size
-        )
+        reader: FeatureReader = self.cache
+        if self.config.reading.stream:
+            reader = Streamed(self.context.features)
+            enough = min(len(utterances), STREAMED_FOR_CMVN)
+            utterances = random.Random(self.context.seed).sample(list(utterances), enough)
+        scratch = self.context.materials.scratch(self.context.model, utterances, reader, tokeniser.vocab_size)
         if start.weights is None or start.tokeniser is None:
             return scratch
         path = self.out / "init.safetensors"
@@ -108,8 +120,16 @@ class DdpTrainer:
             features=c.features,
             model=c.model,
             train=TrainConfig(**options),
+            dev=self._dev_manifest() if config.keep_best and self._dev else None,
+            network=config.network,
+            timeout_s=config.workers.timeout_s,
             seed=c.seed + c.cycle,
         )
+
+    def _dev_manifest(self) -> str:
+        path = self.out / "dev.jsonl"
+        write_jsonl(path, self._dev)
+        return str(path)
 
     def _source(self, number: int, source: TrainingSource) -> SourceConfig:
         name = source.name if source.name in MANIFESTS else f"source-{number}"  # a tag may be no file's name
@@ -127,11 +147,13 @@ class DdpTrainer:
             return fit(job, self.config.workers, self.context.student)
 
     def _readable(self, batches: Batches, part: str) -> list[Utterance]:
-        """Return the utterances with features; the others get a row in ``train/unreadable.jsonl``."""
+        """Return the utterances with features, all where those are streamed; others go to ``train/left-out.jsonl``."""
         manifest = getattr(batches, part)
         if manifest is None:
             return []
         utterances = list(open_manifest(manifest))
+        if self.config.reading.stream:
+            return utterances
         with self.context.progress.track(f"features ({part})", len(utterances)) as update:
             errors = self.cache.ensure(
                 utterances, workers=os.cpu_count() or 1, progress=lambda done, _: update(done, "")
@@ -142,14 +164,13 @@ class DdpTrainer:
 
     def _report(self, errors: dict[str, str]) -> None:
         self.out.mkdir(parents=True, exist_ok=True)
-        with (self.out / "unreadable.jsonl").open("a", encoding="utf-8") as file:
-            file.writelines(
-                json.dumps({"id": name, "reason": reason}) + "\n" for name, reason in errors.items()
-            )
+        for name, reason in errors.items():
+            append_row(self.out / "left-out.jsonl", {"id": name, "reason": reason})
         self.context.progress.say(
-            f"  {len(errors)} utterances cannot be read and are left out: {self.out}/unreadable.jsonl"
+            f"  {len(errors)} utterances cannot be read and are left out: {self.out}/left-out.jsonl"
         )
 
+    @cached_property
     def _dev(self) -> list[Utterance]:
         errors = self.cache.ensure(self.context.dev, workers=os.cpu_count() or 1)
         return [u for u in self.context.dev if u.text and u.id not in errors]

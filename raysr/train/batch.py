@@ -11,13 +11,13 @@ from torch import Tensor
 from raysr.audio.background import Background
 from raysr.audio.specaugment import spec_augment
 from raysr.audio.warp import warp
-from raysr.corpus.features import FeatureCache
 from raysr.corpus.utterance import Utterance
 from raysr.errors import CorpusError
 from raysr.model.distillation import SequenceLevel, WordLevel
 from raysr.text.tokeniser import Tokeniser
 from raysr.train.distillation import Targets, to_device
 from raysr.train.job import AugmentConfig
+from raysr.train.reading.reader import FeatureReader
 
 LOSS_WEIGHT = "loss_weight"
 """The key of an utterance's ``custom`` that says what its loss counts beside the others'."""
@@ -25,7 +25,7 @@ LOSS_WEIGHT = "loss_weight"
 
 @dataclass(frozen=True)
 class Batch:
-    """One rank's part of a global batch.
+    """One rank's part of a global batch, or a piece of that.
 
     Attributes:
         features: (B, T, F) augmented log-mel features, zero-padded.
@@ -48,11 +48,10 @@ class Batch:
         """The first arguments of the model's loss, in its order."""
         return self.features, self.lengths, self.tokens, self.token_lengths
 
-    @property
-    def padding(self) -> float:
-        """The part of ``features`` that is no utterance's."""
-        held = self.features.shape[0] * self.features.shape[1]
-        return 1 - int(self.lengths.sum()) / max(1, held)
+    def dump(self) -> dict[str, Tensor]:
+        """Return the tensors by name, without what a teacher says."""
+        named = zip(("features", "lengths", "tokens", "token_lengths"), self.tensors, strict=True)
+        return {**dict(named), "weights": self.weights}
 
     def to(self, device: torch.device) -> "Batch":
         features, lengths, tokens, token_lengths, weights = (
@@ -63,7 +62,7 @@ class Batch:
 
 
 class BatchMaker:
-    """Reads cached features and encodes texts once; makes any batch on demand.
+    """Reads features and encodes texts once; makes any batch on demand, in any thread.
 
     ``targets`` adds what a teacher says; None: labels are all there is to learn.
     """
@@ -73,7 +72,7 @@ class BatchMaker:
     def __init__(
         self,
         utterances: Sequence[Utterance],
-        cache: FeatureCache,
+        reader: FeatureReader,
         tokeniser: Tokeniser,
         augment: AugmentConfig,
         seed: int = 0,
@@ -82,21 +81,22 @@ class BatchMaker:
             if not utterance.text:
                 raise CorpusError(f"utterance {utterance.id} has no text to train on")
         self.utterances = utterances
-        self.cache = cache
+        self.reader = reader
         self.augment = augment
-        self.background = Background(augment.background, cache.config, seed)
+        self.background = Background(augment.background, reader.config, seed)
         self.tokens = [torch.tensor(tokeniser.encode(u.text or "")) for u in utterances]
         self.weights = np.array([_loss_weight(u) for u in utterances])
 
-    def make(self, indices: np.ndarray, generator: torch.Generator) -> Batch:
-        """Return the batch of these utterances, augmented with draws from `generator`."""
-        features = [self.cache.get(self.utterances[i]).float() for i in indices]  # (T_i, F)
+    def make(self, indices: np.ndarray, generator: torch.Generator | None) -> Batch:
+        """Return the batch of these utterances, augmented with draws from ``generator``; None: as they are."""
+        features = [self.reader.get(self.utterances[i]).float() for i in indices]  # (T_i, F)
         lengths = torch.tensor([len(f) for f in features])
         tokens = [self.tokens[i] for i in indices]
         padded = torch.nn.utils.rnn.pad_sequence(features, batch_first=True)  # (B, T, F)
-        padded = self.background(padded, lengths, generator)
-        padded, lengths = warp(padded, lengths, self.augment.warp, generator)
-        padded = spec_augment(padded, lengths, self.augment.spec, generator)
+        if generator is not None:
+            padded = self.background(padded, lengths, generator)
+            padded, lengths = warp(padded, lengths, self.augment.warp, generator)
+            padded = spec_augment(padded, lengths, self.augment.spec, generator)
         return Batch(
             padded,
             lengths,
@@ -105,6 +105,17 @@ class BatchMaker:
             torch.from_numpy(self.weights[indices]).float(),
             self.targets(indices.tolist()) if self.targets else None,
         )
+
+
+def random_batch(utterances: int, frames: int, tokens: int, mel_bins: int, vocab_size: int) -> Batch:
+    """Return a batch of noise, every utterance as long as all others, for what depends on shapes alone."""
+    return Batch(
+        torch.randn(utterances, frames, mel_bins),
+        torch.full((utterances,), frames),
+        torch.randint(1, vocab_size, (utterances, tokens)),
+        torch.full((utterances,), tokens),
+        torch.ones(utterances),
+    )
 
 
 def _loss_weight(utterance: Utterance) -> float:

@@ -1,54 +1,29 @@
 """The training loop: distributed data parallel when a process group is there, a single process otherwise.
 
-Knows no Ray: :mod:`raysr.train.ray_trainer` runs it on a cluster's workers, a test runs it in its own process.
+Knows no Ray: :mod:`raysr.train.ray_trainer` runs it on a cluster's workers, :mod:`raysr.train.local` anywhere.
 """
 
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
-import torch.distributed as dist
 from safetensors.torch import load_file
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
-from raysr.corpus.features import FeatureCache
-from raysr.corpus.manifest import open_manifest
-from raysr.model.model import AsrModel, Losses
+from raysr.model.model import AsrModel
 from raysr.text.tokeniser import Tokeniser
-from raysr.train import checkpoint, comm, precision
-from raysr.train.batch import Batch, BatchMaker
-from raysr.train.distillation import SequenceTargets, Targets, WordTargets
-from raysr.train.distributions import StoredDistributions
+from raysr.train import checkpoint
+from raysr.train.checkpoint import Progress, Snapshot
+from raysr.train.choices import choose_budget, choose_comm
+from raysr.train.data import Data, Part, open_data
+from raysr.train.development import development_loss
 from raysr.train.job import TrainJob
-from raysr.train.optim import build_optimiser, build_schedule
-from raysr.train.sampler import MixedSampler, scale, shard
-
-
-@dataclass(frozen=True)
-class StepMetrics:
-    """Means over the steps since the last report.
-
-    `data_wait` is the share of time spent waiting for a batch, `padding` that of this rank's batches that is padding.
-    """
-
-    step: int
-    loss: float
-    ctc: float
-    attention: float
-    gradient_norm: float
-    learning_rate: float
-    seconds_per_step: float
-    data_wait: float
-    padding: float
-    skipped_steps: int
-    too_short: int
+from raysr.train.metrics import StepMetrics, Window
+from raysr.train.reading.ahead import read_ahead
+from raysr.train.student import Student, rank_and_ranks
+from raysr.train.watch import Watch
 
 
 class Reporter(Protocol):
@@ -56,190 +31,174 @@ class Reporter(Protocol):
 
     def metrics(self, metrics: StepMetrics) -> None: ...
 
-    def checkpoint(self, step: int, write: Callable[[Path], None]) -> None: ...
+    def checkpoint(self, snapshot: Snapshot, dev_loss: float | None) -> None:
+        """Keep a checkpoint, perhaps while the training goes on."""
+        ...
+
+    def note(self, facts: dict[str, Any]) -> None:
+        """Keep what was chosen, and why."""
+        ...
+
+    def left_out(self, name: str, reason: str) -> None:
+        """Keep the id of an utterance that is not trained on; any rank and any thread may call this at any time."""
+        ...
+
+    def finish(self) -> None:
+        """Return when all is kept that was told; raise what keeping it raised."""
+        ...
+
+
+class Trained(NamedTuple):
+    """A finished training: the model as it is after the last step, and how many steps were not taken."""
+
+    model: AsrModel
+    step: int
+    skipped_steps: int
 
 
 class Training:
-    """One rank's share of a training: the student, its optimiser and the batches, ready to step."""
+    """One rank's share of a training: the student and its data, ready to step."""
 
-    def __init__(self, job: TrainJob, device: torch.device) -> None:
-        self.job, self.config, self.device = job, job.train, device
-        self.rank, self.world_size = _rank_and_world_size()
-        tokeniser = Tokeniser.load(job.tokeniser)
-        sources = [list(open_manifest(source.manifest)) for source in job.sources]
-        cache = FeatureCache(job.cache, job.features)
-        everything = [utterance for source in sources for utterance in source]
-        self.batches = BatchMaker(everything, cache, tokeniser, self.config.augment, job.seed)
-        self.batches.targets = _targets(job, self.batches, tokeniser)
-        self.sampler = MixedSampler(
-            [[cache.frames(u) for u in source] for source in sources],
-            [source.share for source in job.sources],
-            round(self.config.batch_seconds * 1000 / job.features.frame_shift_ms),
-            self.config.max_padding,
-            job.seed,
-        )
-        self.model = AsrModel(job.model, tokeniser.vocab_size)
-        self.model.load_state_dict(load_file(job.init))
-        self.model.to(device).train()
-        self.loss = self._distribute(self.model)
-        self.optimiser = build_optimiser(self.model, self.config.optimiser)
-        self.schedule = build_schedule(self.optimiser, self.config.schedule, self.config.steps)
-        self.precision = precision.choose(self.config.precision, device)
-        self.step = 0
-        self.skipped_steps = 0
+    def __init__(
+        self,
+        job: TrainJob,
+        model: AsrModel,
+        data: Data,
+        device: torch.device,
+        reporter: Reporter,
+        resume: Path | None,
+    ) -> None:
+        self.job, self.config, self.data, self.reporter = job, job.train, data, reporter
+        self.rank, self.ranks = rank_and_ranks()
+        found = checkpoint.read(resume, self.rank, self.ranks) if resume is not None else None
+        before = found.progress if found else None
+        self.budget = choose_budget(job, model.vocab_size, data, device, before, reporter.note)
+        self.sampler = data.sampler(self.budget)
+        self.fingerprint = data.fingerprint(self.budget)
+        if before is not None:
+            checkpoint.check_data(before, self.fingerprint)
+            self.sampler.load_state_dict(before.sampler)
+        first = self._part(0, data.sampler(self.budget).next())
+        self.comm = choose_comm(job, model, first, device, before, reporter.note)
+        self.student = Student(model, job.train, self.comm, device, job.seed)
+        if found is not None:
+            self.student.rehearse(first.pieces[0])
+            self.student.load(found)
 
-    def resume(self, folder: Path) -> None:
-        """Go on exactly where the checkpoint in `folder` was written."""
-        state, progress = checkpoint.load(folder, self.model)
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.precision.scaler.load_state_dict(state["scaler"])
-        self.sampler.load_state_dict(progress.sampler)
-        self.step, self.skipped_steps = progress.step, progress.skipped_steps
+    @property
+    def step(self) -> int:
+        """How many steps were asked for."""
+        return self.student.stepper.steps
 
-    def run(self, reporter: Reporter) -> None:
+    def run(self, watch: Watch) -> None:
         """Take every step that is left, reporting metrics and checkpoints on the way."""
-        window = _Window()
-        for batch, factor, wait in self._prefetched():
-            self._update(batch, factor, window)
-            window.wait += wait
-            window.padding += batch.padding
-            if self.step % self.config.log_every == 0 or self.step == self.config.steps:
-                reporter.metrics(window.metrics(self))
-                window = _Window()
-            if self.step % self.config.checkpoint_every == 0 or self.step == self.config.steps:
-                reporter.checkpoint(self.step, partial(self._save, self._progress()))
+        gradients = 4 * sum(p.numel() for p in self.student.model.parameters() if p.requires_grad)
+        window = Window(self.student.exchange, gradients)
+        options = self.config.reading
+        with closing(read_ahead(self._tasks(), options.batches_ahead, options.threads)) as parts:
+            for part, sampler, waited in parts:
+                with watch.step(self.step):
+                    outcome = self.student.step(
+                        part.pieces, part.factor, last=self.step + 1 == self.config.steps
+                    )
+                window.add(outcome, part.padding, waited)
+                if outcome.norm is None:
+                    self._keep_bad(part)
+                if self._is_due(self.config.log_every):
+                    rate = self.student.learning_rate(self.step - 1)
+                    self.reporter.metrics(window.close(self.step, rate, self.student.stepper.skipped))
+                if self._is_due(self.config.checkpoint_every):
+                    self._checkpoint(sampler)
+        self.reporter.finish()
 
-    def _progress(self) -> checkpoint.Progress:
-        return checkpoint.Progress(self.step, self._sampler_state, self.skipped_steps)
+    def _is_due(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self.config.steps
 
-    def _save(self, progress: checkpoint.Progress, folder: Path) -> None:
-        checkpoint.save(folder, self.model, self._state(), progress)
+    def _tasks(self) -> Iterator[tuple[Callable[[], Part], dict[str, Any]]]:
+        """Yield what makes each step's part of a batch, and where the sampler stands after it."""
+        for step in range(self.step, self.config.steps):
+            indices = self.sampler.next()
+            yield partial(self._part, step, indices), self.sampler.state_dict()
 
-    def _update(self, batch: Batch, factor: float, window: "_Window") -> None:
-        torch.manual_seed(_seed(self.job.seed, self.step, self.rank))  # dropout
-        # the same on all ranks, so that none waits for one with a larger chunk
-        generator = torch.Generator().manual_seed(_seed(self.job.seed, self.step, 0, 1))
-        there = batch.to(self.device)
-        with self.precision.autocast():
-            losses: Losses = self.loss(*there.tensors, generator, there.distillation, there.weights)
-        total = losses.total * float(batch.weights.sum())
-        scaler = self.precision.scaler
-        self.optimiser.zero_grad(set_to_none=True)
-        scaler.scale(total * factor).backward()
-        scaler.unscale_(self.optimiser)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimiser.clip, foreach=True)
-        # gradients are already averaged, so a norm that is not finite is so on every rank and all skip alike
-        if torch.isfinite(norm):
-            scaler.step(self.optimiser)
-            self.schedule.step()
-            window.add(losses.total.detach(), losses.ctc.detach(), losses.attention.detach(), norm)
-        else:
-            self.skipped_steps += 1
-        scaler.update()
-        self.step += 1
-        window.too_short += int(losses.utterances_too_short)
+    def _part(self, step: int, indices: Any) -> Part:
+        return self.data.part(step, indices, self.budget.piece, self.rank, self.ranks)
 
-    def _prefetched(self) -> Iterator[tuple[Batch, float, float]]:
-        """Yield (batch, factor of its summed loss, seconds waited), making the next one while it is trained on."""
-        with ThreadPoolExecutor(1) as executor:
-            pending = self._submit(executor, self.step)
-            while self.step < self.config.steps:
-                started = time.perf_counter()
-                batch, factor = pending.result()
-                wait = time.perf_counter() - started
-                self._sampler_state = self.sampler.state_dict()
-                if self.step + 1 < self.config.steps:
-                    pending = self._submit(executor, self.step + 1)
-                yield batch, factor, wait
+    def _checkpoint(self, sampler: dict[str, Any]) -> None:
+        student = self.student
+        loss = self._development_loss()
+        shared, own = student.state()
+        common: dict[str, Any] = {}
+        if self.rank == 0:
+            common["progress"] = Progress(
+                self.step,
+                sampler,
+                student.stepper.skipped,
+                self.ranks,
+                self.fingerprint,
+                self.budget.batch,
+                self.budget.piece,
+                self.comm.model_dump(),
+            )
+            common["model"] = checkpoint.on_cpu(student.model.state_dict())
+            common["average"] = checkpoint.on_cpu(student.average.state_dict()) if student.average else {}
+            common["shared"] = shared
+        self.reporter.checkpoint(Snapshot(self.step, self.rank, self.ranks, own, **common), loss)
 
-    def _submit(self, executor: ThreadPoolExecutor, step: int) -> "Future[tuple[Batch, float]]":
-        indices = self.sampler.next()
-        mine = shard(indices, self.rank, self.world_size)
-        generator = torch.Generator().manual_seed(_seed(self.job.seed, step, self.rank, 2))
-        factor = scale(self.batches.weights[indices], self.rank, self.world_size)
-        return executor.submit(lambda: (self.batches.make(mine, generator), factor))
+    def _development_loss(self) -> float | None:
+        if self.data.dev is None:
+            return None
+        most = self.budget.piece or -(-self.budget.batch // self.ranks)
+        return development_loss(self.student, self.data.dev, self.data.dev_frames, most)
 
-    def _distribute(self, model: AsrModel) -> nn.Module:
-        if self.world_size == 1:
-            return model
-        ddp = DistributedDataParallel(
-            model,
-            device_ids=[self.device] if self.device.type == "cuda" else None,
-            gradient_as_bucket_view=True,
-            bucket_cap_mb=self.config.comm.bucket_mb,
-        )
-        comm.register_hook(ddp, self.config.comm)
-        return ddp
-
-    def _state(self) -> dict[str, Any]:
-        return {
-            "optimiser": self.optimiser.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "scaler": self.precision.scaler.state_dict(),
-        }
+    def _keep_bad(self, part: Part) -> None:
+        """Write down a batch whose gradients were not finite, while fewer than are wanted have been."""
+        folder = Path(self.job.out) / "bad-batches"
+        if len(list(folder.glob(f"*-rank-{self.rank}.pt"))) < self.config.keep_bad_batches:
+            folder.mkdir(parents=True, exist_ok=True)
+            torch.save(part.dump(), folder / f"step-{self.step - 1}-rank-{self.rank}.pt")
 
 
-class _Window:
-    """Sums since the last report."""
-
-    def __init__(self) -> None:
-        self.sums: list[Tensor] = []
-        self.too_short = 0
-        self.wait = self.padding = 0.0
-        self.started = time.perf_counter()
-
-    def add(self, *values: Tensor) -> None:
-        self.sums.append(torch.stack([v.float() for v in values]))
-
-    def metrics(self, training: Training) -> StepMetrics:
-        seconds = time.perf_counter() - self.started
-        means = torch.stack(self.sums).mean(0).tolist() if self.sums else [float("nan")] * 4
-        loss, ctc, attention, gradient_norm = means
-        steps = (training.step - 1) % training.config.log_every + 1
-        return StepMetrics(
-            step=training.step,
-            loss=loss,
-            ctc=ctc,
-            attention=attention,
-            gradient_norm=gradient_norm,
-            learning_rate=training.optimiser.param_groups[0]["lr"],
-            seconds_per_step=seconds / steps,
-            data_wait=self.wait / max(seconds, 1e-9),
-            padding=self.padding / steps,
-            skipped_steps=training.skipped_steps,
-            too_short=self.too_short,
-        )
-
-
-def train(job: TrainJob, reporter: Reporter, resume: Path | None = None) -> Training:
-    """Carry out a training on this rank and return it finished.
+def train(job: TrainJob, reporter: Reporter, resume: Path | None = None) -> Trained:
+    """Carry out a training on this rank.
 
     Joins the default process group when there is one; CUDA device = the current one.
 
     Args:
         job: what to train.
-        reporter: told of metrics and checkpoints.
+        reporter: told of metrics, checkpoints, choices, and utterances that are left out.
         resume: folder of a checkpoint to go on from.
 
     Raises:
-        CorpusError: an utterance has no text or no cached features.
-        RunError: the checkpoint cannot be used.
+        CorpusError: an utterance has no text or no cached features, or a source none to train on.
+        RunError: the checkpoint cannot be used; too many steps in a row cannot be taken; or a rank is missing or has
+            failed: names it.
     """
     device = (
         torch.device("cuda", torch.cuda.current_device())
         if torch.cuda.is_available()
         else torch.device("cpu")
     )
-    with _one_thread_on_cpu(device):
-        training = Training(job, device)
-        if resume is not None:
-            training.resume(resume)
-        training.run(reporter)
-        # the hooks of what synchronises gradients may not outlive the process group: its threads would let go of
-        # them in an interpreter that is ending, which aborts
-        training.loss = training.model
-    return training
+    with ExitStack() as stack:
+        stack.enter_context(_one_thread_on_cpu(device))
+        watch = stack.enter_context(Watch(job.timeout_s))
+        tokeniser = Tokeniser.load(job.tokeniser)
+        model = AsrModel(job.model, tokeniser.vocab_size)
+        checkpoint.load_weights(model, load_file(job.init), job.init)
+        is_new = resume is None and rank_and_ranks()[0] == 0
+        leave_out = reporter.left_out if is_new else _once_is_enough
+        data = stack.enter_context(
+            open_data(
+                job, model, tokeniser, leave_out, reporter.left_out, lambda why: reporter.note({"cache": why})
+            )
+        )
+        training = Training(job, model, data, device, reporter, resume)
+        training.run(watch)
+        # nothing that synchronises gradients goes with it: its threads may not outlive the process group
+        return Trained(model, training.step, training.student.stepper.skipped)
+
+
+def _once_is_enough(name: str, reason: str) -> None:
+    """Do not tell again what another rank tells, or what was told before the training was interrupted."""
 
 
 @contextmanager
@@ -252,26 +211,3 @@ def _one_thread_on_cpu(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _targets(job: TrainJob, batches: BatchMaker, tokeniser: Tokeniser) -> Targets | None:
-    word, sequence = job.distillation.word, job.distillation.sequence
-    if word and job.distributions:
-        stored = StoredDistributions([Path(folder) for folder in job.distributions], tokeniser)
-        return WordTargets(batches.utterances, batches.tokens, stored, word)
-    return SequenceTargets(batches.utterances, batches.tokens, tokeniser, sequence) if sequence else None
-
-
-def _rank_and_world_size() -> tuple[int, int]:
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
-
-
-def _seed(*parts: int) -> int:
-    """Mix integers into one 63-bit seed."""
-    value = 0x9E3779B97F4A7C15
-    for part in parts:
-        value = (value ^ (part + 0x632BE59BD9B4E019)) * 0xD6E8FEB86659FD93 & (2**64 - 1)
-        value ^= value >> 32
-    return value >> 1

@@ -70,6 +70,11 @@ class PeriodicAveraging:
         self._met, self._velocity = dict(state["met"]), dict(state["velocity"])
         self._steps = int(state["steps"])
 
+    def keep_moving(self, velocity: Mapping[str, Tensor]) -> None:
+        """Take over how fast replicas moved, and nothing else of a :meth:`state_dict`."""
+        if self.momentum and velocity:
+            self._velocity = dict(velocity)
+
     def _outer(self, name: str, gradient: Tensor) -> Tensor:
         """Return the direction of the outer step."""
         if not self.momentum:

@@ -5,27 +5,35 @@ known, and take no CPU, so that a busy cluster can be examined; where nodes have
 """
 
 import dataclasses
+import json
 import os
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
-from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled, its stub leaves it out
-from ray.exceptions import AuthenticationError, GetTimeoutError, RayError
+from ray._private.state import available_resources_per_node
+from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from safetensors import safe_open
 
-from raysr.cluster import CONNECT_S, ClusterConfig, connect, root_cause
-from raysr.errors import RunError
+from raysr.cluster import ClusterConfig, connect, root_cause
+from raysr.corpus.disk import replacing
+from raysr.errors import RunError, one_line
 from raysr.ports import free_port
+from raysr.train.exchange.base import EXCHANGES
+from raysr.train.job import Scaling, TrainJob
+from raysr.train.network.payload import Shapes
 from raysr.train.network.preflight import Order, preflight_of
+from raysr.train.network.recommend import Accuracy
 from raysr.train.network.report import Finding, Report
 
 
 @dataclass(frozen=True)
-class _Node:
+class Node:
+    """A node of the cluster, and how much of its GPUs a rank takes."""
+
     id: str
     host: str
     address: str
@@ -52,20 +60,40 @@ def preflight_at(config: ClusterConfig, order: Order) -> Report:
     Raises:
         RunError: the cluster does not answer, or refuses this host's token; or as :func:`preflight_cluster` does.
     """
-    address = config.address or os.environ.get("RAY_ADDRESS")
-    if address:
-        _check_token(address)
     with connect(config):
         return preflight_cluster(order)
 
 
-def preflight_cluster(order: Order) -> Report:
-    """Examine the network between the nodes of the connected cluster.
+def check_network(job: TrainJob, scaling: Scaling) -> None:
+    """Examine the network before a training, where several nodes of the connected cluster have room for its workers.
+
+    What was found goes to ``preflight.json`` in the training's folder.
+
+    Raises:
+        RunError: training would not work, or not as asked; or as :func:`preflight_cluster` raises.
+    """
+    nodes = _with_room(scaling)
+    if not job.network.preflight or scaling.max == 1 or len(nodes) < 2:
+        return
+    comm = EXCHANGES.check(job.train.comm)
+    accuracy: Accuracy = comm.options["accuracy"] if comm.kind == "auto" else "compressed"
+    order = Order(job.network, Path(job.out), _shapes(job.init), accuracy)
+    report = preflight_cluster(order, nodes)
+    with replacing(Path(job.out) / "preflight.json") as file:
+        file.write(json.dumps(report.dump(), indent=2).encode() + b"\n")
+    failures = [finding for finding in report.findings if finding.level == "failure"]
+    if failures:
+        said = "; ".join(f"{f.check}, {f.where or 'all hosts'}: {f.found} ({f.mend})" for f in failures)
+        raise RunError(one_line(f"the network is not fit for training: {said}"))
+
+
+def preflight_cluster(order: Order, nodes: Sequence[Node] | None = None) -> Report:
+    """Examine the network between nodes of the connected cluster; None: between all that can train.
 
     Raises:
         RunError: a node starts no rank, or ranks do not reach each other; names them.
     """
-    nodes = _nodes()
+    nodes = _nodes() if nodes is None else nodes
     ranks = [_on(node) for node in nodes]
     try:
         arrived = _arrivals(nodes, ranks, order.network.timeout_s)
@@ -81,50 +109,44 @@ def preflight_cluster(order: Order) -> Report:
     return dataclasses.replace(report, findings=(*report.findings, token, *_gone(nodes)))
 
 
-def _check_token(address: str) -> None:
-    """Raise RunError where a cluster refuses this host's token; Ray 2.60 itself would try it again for minutes."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
-        ensure_token_if_auth_enabled(create_token_if_missing=False)
-        GcsClient(address=address)
-    except AuthenticationError as error:
-        raise RunError(
-            f"the cluster at {address} refuses this host's token: copy ~/.ray/auth_token from one of its hosts, or "
-            "set RAY_AUTH_TOKEN, and RAY_AUTH_MODE=token"
-        ) from error
-    except (OSError, ValueError):
-        return  # nobody is there, or the address is of another form, which is not about tokens
-
-
-def _nodes() -> list[_Node]:
-    """Return the nodes that a training's workers may be put on, by address."""
+def _nodes() -> list[Node]:
+    """Return the nodes that some training's workers may be put on, by address."""
     alive = [node for node in ray.nodes() if node["Alive"]]
     unit = "GPU" if any(node["Resources"].get("GPU") for node in alive) else "CPU"
     able = [node for node in alive if node["Resources"].get(unit)]
     if not able:
         raise RunError("no node of the cluster has a CPU to train on")
-    return [
-        _Node(
-            node["NodeID"],
-            node["NodeManagerHostname"],
-            node["NodeManagerAddress"],
-            node["Resources"].get("GPU", 0),
-        )
-        for node in sorted(able, key=lambda node: str(node["NodeManagerAddress"]))
+    return _by_address(able, 1 if unit == "GPU" else 0)
+
+
+def _with_room(scaling: Scaling) -> list[Node]:
+    """Return the nodes that workers may be put on, by address; without those whose GPUs are taken."""
+    free = available_resources_per_node()
+    able = [
+        node
+        for node in ray.nodes()
+        if node["Alive"]
+        and node["Resources"].get("CPU", 0) >= scaling.cpus
+        and free.get(node["NodeID"], {}).get("GPU", 0) >= scaling.gpus
     ]
+    return _by_address(able, scaling.gpus)
 
 
-def _on(node: _Node) -> Any:
+def _by_address(nodes: Sequence[dict[str, Any]], gpus: float) -> list[Node]:
+    found = (Node(n["NodeID"], n["NodeManagerHostname"], n["NodeManagerAddress"], gpus) for n in nodes)
+    return sorted(found, key=lambda node: node.address)
+
+
+def _on(node: Node) -> Any:
     options: dict[str, Any] = {
         "num_cpus": 0,
-        "num_gpus": 1 if node.gpus else 0,
+        "num_gpus": node.gpus,
         "scheduling_strategy": NodeAffinitySchedulingStrategy(node.id, soft=False),
     }
     return ray.remote(_Rank).options(**options).remote()
 
 
-def _arrivals(nodes: Sequence[_Node], ranks: Sequence[Any], timeout: float) -> list[tuple[int, bool]]:
+def _arrivals(nodes: Sequence[Node], ranks: Sequence[Any], timeout: float) -> list[tuple[int, bool]]:
     """Return what every rank says on arrival, once all have."""
     calls = [actor.arrive.remote() for actor in ranks]
     _, late = ray.wait(calls, num_returns=len(calls), timeout=timeout)
@@ -150,7 +172,7 @@ def _token(asked: Sequence[bool]) -> Finding:
     return Finding("warning", "token", "Ray asks for none: who reaches it runs code on it", "", mend)
 
 
-def _gone(nodes: Sequence[_Node]) -> list[Finding]:
+def _gone(nodes: Sequence[Node]) -> list[Finding]:
     """Return the nodes that Ray has given up and that have not come back."""
     back = {node.address for node in nodes}
     return [
@@ -164,3 +186,10 @@ def _gone(nodes: Sequence[_Node]) -> list[Finding]:
         for node in ray.nodes()
         if not node["Alive"] and node["NodeManagerAddress"] not in back
     ]
+
+
+def _shapes(weights: str) -> Shapes:
+    """Return the shapes of the tensors in a file of weights."""
+    with safe_open(weights, "pt") as file:
+        names = file.keys()
+        return [tuple(file.get_slice(name).get_shape()) for name in names]

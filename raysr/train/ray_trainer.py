@@ -1,40 +1,46 @@
 """The training loop on a Ray cluster: Ray Train's `TorchTrainer` starts the workers and restarts what is lost."""
 
 import contextlib
-import json
+import math
+import shutil
 import signal
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import ray.train
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
 
 from raysr.cluster import root_cause
 from raysr.errors import RunError
-from raysr.train import loop
+from raysr.train import checkpoint, loop
 from raysr.train.job import Scaling, TrainJob
+from raysr.train.ray_backend import GroupConfig
+from raysr.train.ray_preflight import check_network
+from raysr.train.ray_reporter import PREFIX, SCORE, RayReporter
 
 
 def fit(job: TrainJob, scaling: Scaling, name: str) -> Path:
     """Train on the connected Ray cluster and return the file of the finished student's weights.
 
-    A second call with the same `job.out` and `name` goes on from the newest checkpoint, also in a new process.
+    A second call with the same `job.out` and `name` goes on from the newest checkpoint, also in a new process. Where
+    `keep_best` checkpoints are kept only the newest one is kept beside them, whatever `keep_newest` says.
 
     Raises:
-        RunError: the training failed more often than `max_failures` allows.
+        RunError: the network between the nodes is not fit for it, or the training failed more often than `max_failures`
+            allows.
     """
     out = Path(job.out)
+    out.mkdir(parents=True, exist_ok=True)
+    check_network(job, scaling)
     # a pair is elastic; Ray's annotation does not know it yet
     workers: Any = scaling.max if scaling.min == scaling.max else (scaling.min, scaling.max)
     trainer = TorchTrainer(
         _worker,
-        train_loop_config=job.dump(),
-        torch_config=TorchConfig(timeout_s=scaling.timeout_s),
+        train_loop_config=job.model_copy(update={"timeout_s": float(scaling.timeout_s)}).dump(),
+        torch_config=GroupConfig(timeout_s=scaling.timeout_s, environment=job.network.environment()),
         scaling_config=ScalingConfig(
             num_workers=workers,
             use_gpu=scaling.gpus > 0,
@@ -44,7 +50,7 @@ def fit(job: TrainJob, scaling: Scaling, name: str) -> Path:
             name=name,
             storage_path=str(out),
             failure_config=FailureConfig(max_failures=scaling.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            checkpoint_config=_kept(job),
         ),
     )
     try:
@@ -56,38 +62,40 @@ def fit(job: TrainJob, scaling: Scaling, name: str) -> Path:
         ) from error
     if result.checkpoint is None:
         raise RunError(f"training {name} ended without a checkpoint; its logs are under {out / name}")
-    return Path(result.checkpoint.path) / "model.safetensors"
+    last = Path(result.checkpoint.path)
+    scores = {Path(c.path): metrics.get(SCORE) for c, metrics in result.best_checkpoints or []}
+    _remove_unfinished(out / name, {last, *scores})
+    return checkpoint.weights(_best(scores, last) if job.train.final == "best" else last)
+
+
+def _kept(job: TrainJob) -> CheckpointConfig:
+    if job.dev is None or not job.train.keep_best:
+        return CheckpointConfig(num_to_keep=job.train.keep_newest)
+    return CheckpointConfig(
+        num_to_keep=job.train.keep_best, checkpoint_score_attribute=SCORE, checkpoint_score_order="min"
+    )
+
+
+def _best(scores: Mapping[Path, float | None], last: Path) -> Path:
+    """Return the checkpoint of the lowest loss on dev; the last one where none has a loss that is a number."""
+    known = {folder: score for folder, score in scores.items() if score is not None and not math.isnan(score)}
+    return min(known, key=known.__getitem__, default=last)
+
+
+def _remove_unfinished(folder: Path, registered: Collection[Path]) -> None:
+    """Remove what workers that died left of checkpoints, of which Ray Train knows nothing."""
+    for found in folder.glob(f"{PREFIX}*"):
+        if found not in registered:
+            shutil.rmtree(found, ignore_errors=True)
 
 
 def _worker(config: dict[str, Any]) -> None:
+    """Carry out one rank's part; Ray Train has made the process group."""
     job = TrainJob.parse(config)
     newest = ray.train.get_checkpoint()
     with contextlib.ExitStack() as stack:
         resume = Path(stack.enter_context(newest.as_directory())) if newest else None
-        loop.train(job, _RayReporter(Path(job.out)), resume)
-
-
-class _RayReporter:
-    """Reports checkpoints through Ray Train, and metrics into `metrics.jsonl` from rank zero."""
-
-    def __init__(self, out: Path) -> None:
-        self.out = out
-        self.last: dict[str, Any] = {}
-        self.is_first = ray.train.get_context().get_world_rank() == 0
-
-    def metrics(self, metrics: loop.StepMetrics) -> None:
-        self.last = asdict(metrics)
-        if self.is_first:
-            with open(self.out / "metrics.jsonl", "a", encoding="utf-8") as file:
-                file.write(json.dumps(self.last) + "\n")
-
-    def checkpoint(self, step: int, write: Callable[[Path], None]) -> None:
-        if not self.is_first:
-            ray.train.report(self.last)
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            write(Path(folder))
-            ray.train.report(self.last, checkpoint=Checkpoint.from_directory(folder))
+        loop.train(job, RayReporter(Path(job.out)), resume)
 
 
 @contextlib.contextmanager

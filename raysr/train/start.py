@@ -7,13 +7,13 @@ import torch
 from safetensors.torch import load_file, save
 
 from raysr.audio.cmvn import CmvnAccumulator
-from raysr.corpus.features import FeatureCache
 from raysr.corpus.utterance import Utterance
-from raysr.errors import RunError
+from raysr.errors import RaysrError, RunError
 from raysr.model.config import ModelConfig
 from raysr.model.model import BY_TOKEN, AsrModel
 from raysr.text.tokeniser import Tokeniser
 from raysr.train.checkpoint import save_weights
+from raysr.train.reading.reader import FeatureReader
 
 
 def write_scratch(
@@ -21,13 +21,22 @@ def write_scratch(
     model: ModelConfig,
     vocab_size: int,
     utterances: Iterable[Utterance],
-    cache: FeatureCache,
+    reader: FeatureReader,
     seed: int,
 ) -> None:
-    """Write a new student: weights drawn from `seed`, CMVN estimated over `utterances`."""
-    statistics = CmvnAccumulator()
+    """Write a new student: weights drawn from `seed`, CMVN estimated over those `utterances` that can be read.
+
+    Raises:
+        RaysrError: none can; says why of the last one.
+    """
+    statistics, failed = CmvnAccumulator(), None
     for utterance in utterances:
-        statistics.add(cache.get(utterance).float())
+        try:
+            statistics.add(reader.get(utterance).float())
+        except RaysrError as error:
+            failed = error
+    if failed is not None and statistics.frames == 0:
+        raise failed
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         student = AsrModel(model, vocab_size)

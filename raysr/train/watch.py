@@ -8,7 +8,7 @@ that holds it (pytorch/pytorch#129367), the first rank as a rule.
 
 What one rank finds out, or the error of its own that ends it, it tells all others, so that all end with the same words.
 
-On NCCL the environment variable TORCH_NCCL_ASYNC_ERROR_HANDLING should be 0: its watchdog would end the process.
+NCCL's own watchdog would end the process: :data:`TOLD_TO_TORCH` is in its environment.
 """
 
 import sys
@@ -27,6 +27,8 @@ from raysr.errors import RunError, one_line
 from raysr.train.peers import Peers, Stand, of_frame, of_traceback
 
 TICK_S = 1.0
+TOLD_TO_TORCH = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "0"}
+"""Environment variables of every rank, set before it joins a group."""
 
 
 class Watch:

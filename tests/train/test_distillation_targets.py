@@ -30,7 +30,8 @@ from raysr.train.distillation import (
 from raysr.train.distributions import Row, StoredDistributions, TokenDistributions, write_distributions
 from raysr.train.job import AugmentConfig, TrainJob
 from raysr.train.start import write_scratch
-from tests.train.test_loop import MODEL, Recorder
+from tests.train.jobs import MODEL, opened
+from tests.train.recorder import Recorder
 
 K = 3
 STILL = {"spec": {"freq_masks": 0, "time_masks": 0}, "warp": {"tempo": 0, "frequency": 0, "level_db": 0}}
@@ -139,45 +140,43 @@ def test_the_loss_by_word_is_that_of_each_utterance_alone(
         "distributions": [folder],
         "distillation": {"word": {"weight": 0.6, "temperature": 2}},
     }
-    training = loop.Training(TrainJob.parse(distilled), torch.device("cpu"))
-    training.model.eval()
-    batch = training.batches.make(np.array([4, 1, 3]), torch.Generator())
+    model, batches = opened(TrainJob.parse(distilled))
+    model.eval()
+    batch = batches.make(np.array([4, 1, 3]), torch.Generator())
     assert isinstance(batch.distillation, WordLevel)
-    found = training.model(*batch.tensors, None, batch.distillation, batch.weights)
+    found = model(*batch.tensors, None, batch.distillation, batch.weights)
     expected = 0.0
     for n in (4, 1, 3):
-        one = training.batches.make(np.array([n]), torch.Generator())
+        one = batches.make(np.array([n]), torch.Generator())
         target = None
         if n < 4:
             stored = row(utterances[n], tokeniser, seed=n).distributions
             teacher = (torch.from_numpy(stored.log_probs)[None], torch.from_numpy(stored.ids)[None])
             target = WordLevel(type(batch.distillation.teacher)(*teacher), 0.6, 2.0)
         assert (one.distillation is None) == (target is None)
-        expected += float(training.model(*one.tensors, None, target).total.detach()) / 3
+        expected += float(model(*one.tensors, None, target).total.detach()) / 3
     assert float(found.total.detach()) == pytest.approx(expected, rel=1e-5)
     found.total.backward()
     assert all(not isinstance(part, Tensor) or part.grad is None for part in batch.distillation.teacher)
-    assert any(p.grad is not None and p.grad.any() for p in training.model.parameters())
+    assert any(p.grad is not None and p.grad.any() for p in model.parameters())
 
 
 def test_the_loss_by_sequence_mixes_a_teachers_text_where_there_is_one(
     job: TrainJob, utterances: list[Utterance], tokeniser: Tokeniser
 ) -> None:
     distilled = job.dump() | {"distillation": {"sequence": {"weight": 0.25}}}
-    training = loop.Training(TrainJob.parse(distilled), torch.device("cpu"))
-    training.model.eval()
-    batch = training.batches.make(np.arange(6), torch.Generator())
-    found = float(training.model(*batch.tensors, None, batch.distillation, batch.weights).total.detach())
+    model, batches = opened(TrainJob.parse(distilled))
+    model.eval()
+    batch = batches.make(np.arange(6), torch.Generator())
+    found = float(model(*batch.tensors, None, batch.distillation, batch.weights).total.detach())
     text, expected = torch.tensor([tokeniser.encode("the fox")]), 0.0
     for n in range(6):
-        features, lengths, tokens, token_lengths = training.batches.make(
-            np.array([n]), torch.Generator()
-        ).tensors
-        own = float(training.model(features, lengths, tokens, token_lengths).total.detach())
-        theirs = float(training.model(features, lengths, text, torch.tensor([text.shape[1]])).total.detach())
+        features, lengths, tokens, token_lengths = batches.make(np.array([n]), torch.Generator()).tensors
+        own = float(model(features, lengths, tokens, token_lengths).total.detach())
+        theirs = float(model(features, lengths, text, torch.tensor([text.shape[1]])).total.detach())
         expected += ((0.75 * own + 0.25 * theirs) if n % 2 else own) / 6
     assert found == pytest.approx(expected, rel=1e-5)
-    assert training.batches.make(np.array([0, 2]), torch.Generator()).distillation is None
+    assert batches.make(np.array([0, 2]), torch.Generator()).distillation is None
 
 
 def test_targets_move_to_a_device_whole(

@@ -2,7 +2,7 @@
 
 import copy
 import time
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -10,9 +10,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from raysr.config import Spec
-from raysr.train.exchange.auto import ACCURACIES, choose
+from raysr.train.exchange.auto import choose
 from raysr.train.exchange.base import EXCHANGES, Exchange, ExchangeContext
-from raysr.train.network.recommend import SETTINGS
+from raysr.train.network.recommend import SETTINGS, AsOne
 from tests.train.ranks import on_ranks
 
 CPU = torch.device("cpu")
@@ -27,6 +27,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "diloco": {"start": 2, "every": 3, "wire": "bf16"},
 }
 GRADIENTS = ("none", "fp16", "bf16", "powersgd", "8bit", "1bit")
+ACCURACIES = get_args(AsOne)
 
 
 PASSES = ([1, 1], [3, 3], [1, 3])

@@ -4,81 +4,35 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 
 from raysr.corpus.demo import demo_corpus
 from raysr.corpus.features import FeatureCache
-from raysr.corpus.manifest import open_manifest, write_jsonl
-from raysr.corpus.utterance import Utterance
+from raysr.corpus.manifest import open_manifest
 from raysr.decode.recognise import DecodeConfig, recognise
 from raysr.errors import CorpusError
 from raysr.text.tokeniser import Tokeniser
 from raysr.train import loop
 from raysr.train.batch import BatchMaker
+from raysr.train.checkpoint import save_weights
 from raysr.train.job import AugmentConfig, TrainJob
 from raysr.train.local import fit_local
 from raysr.train.start import write_scratch
-
-MODEL = {
-    "encoder": {"dim": 32, "layers": 1, "heads": 2, "feed_forward": 32, "subsampling_channels": 4},
-    "decoder": {"heads": 2, "feed_forward": 32},
-}
+from tests.train.jobs import opened, small_job, sources, still
+from tests.train.recorder import Recorder
 
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory) -> TrainJob:
-    folder = tmp_path_factory.mktemp("train")
-    utterances = list(demo_corpus().labelled)[:24]
-    cache = FeatureCache(folder / "cache")
-    assert cache.ensure(utterances) == {}
-    tokeniser = Tokeniser.train([u.text or "" for u in utterances])
-    tokeniser.save(folder / "tokenizer.model")
-    write_jsonl(folder / "labelled.jsonl", utterances[:12])
-    pseudo = [replace(u, custom={"loss_weight": 0.25 + n / 12}) for n, u in enumerate(utterances[12:])]
-    write_jsonl(folder / "pseudo.jsonl", pseudo)
-    job = TrainJob.parse(
-        {
-            "out": str(folder / "out"),
-            "init": str(folder / "init.safetensors"),
-            "tokeniser": str(folder / "tokenizer.model"),
-            "cache": str(folder / "cache"),
-            "sources": [
-                {"name": "labelled", "manifest": str(folder / "labelled.jsonl"), "share": 0.3},
-                {"name": "pseudo", "manifest": str(folder / "pseudo.jsonl"), "share": 0.7},
-            ],
-            "model": MODEL,
-            "train": {"steps": 6, "checkpoint_every": 3, "log_every": 1, "schedule": {"warmup_steps": 2}},
-        }
-    )
-    write_scratch(Path(job.init), job.model, tokeniser.vocab_size, utterances, cache, seed=0)
-    return job
-
-
-@dataclass
-class Recorder:
-    """Keeps every checkpoint and what was measured; stops the training after a step, as a crash would."""
-
-    folder: Path
-    stop_after: int | None = None
-    losses: list[float] = field(default_factory=list)
-
-    def metrics(self, metrics: loop.StepMetrics) -> None:
-        self.losses.append(metrics.loss)
-
-    def checkpoint(self, step, write) -> None:
-        folder = self.folder / str(step)
-        folder.mkdir(parents=True)
-        write(folder)
-        if step == self.stop_after:
-            raise InterruptedError
+    return small_job(tmp_path_factory.mktemp("train"))
 
 
 def test_a_resumed_training_ends_bit_equal_to_an_unbroken_one(job, tmp_path):
@@ -92,7 +46,7 @@ def test_a_resumed_training_ends_bit_equal_to_an_unbroken_one(job, tmp_path):
 
 def test_it_learns_by_heart_what_it_is_shown(job, tmp_path):
     two = list(open_manifest(job.sources[0].manifest))[:2]
-    shown = _still(job) | {"sources": sources(tmp_path, two), "out": str(tmp_path)}
+    shown = still(job) | {"sources": sources(tmp_path, two), "out": str(tmp_path)}
     shown["model"]["encoder"] |= {
         "dim": 64,
         "subsampling_channels": 16,
@@ -109,13 +63,17 @@ def test_it_learns_by_heart_what_it_is_shown(job, tmp_path):
 
 
 def test_a_gradient_that_is_not_finite_is_skipped_and_counted(job, tmp_path):
-    training = loop.Training(job, torch.device("cpu"))
-    before = {name: p.clone() for name, p in training.model.named_parameters()}
-    with torch.no_grad():
-        training.model.cmvn_mean.fill_(float("nan"))
-    training.run(Recorder(tmp_path))
-    assert training.skipped_steps == job.train.steps
-    assert all(torch.equal(before[name], p) for name, p in training.model.named_parameters())
+    broken = load_file(job.init)
+    broken["cmvn_mean"].fill_(float("nan"))
+    save_weights(tmp_path / "broken.safetensors", broken)
+    data = job.dump() | {"init": str(tmp_path / "broken.safetensors"), "out": str(tmp_path)}
+    data["train"]["keep_bad_batches"] = 2
+    trained = loop.train(TrainJob.parse(data), Recorder(tmp_path))
+    assert trained.skipped_steps == job.train.steps
+    assert all(torch.equal(broken[name], p) for name, p in trained.model.named_parameters())
+    kept = [torch.load(file) for file in sorted((tmp_path / "bad-batches").iterdir())]
+    assert [len(pieces) for pieces in kept] == [1, 1]
+    assert set(kept[0][0]["ids"]) <= {u.id for source in job.sources for u in open_manifest(source.manifest)}
 
 
 def test_an_utterance_without_text_is_named(job, tmp_path):
@@ -136,7 +94,7 @@ def weighted(job: TrainJob, folder: Path, weigh: Callable[[int], float]) -> Trai
     folder.mkdir()
     everything = [u for source in job.sources for u in open_manifest(source.manifest)]
     given = [replace(u, custom={"loss_weight": weigh(n)}) for n, u in enumerate(everything)]
-    data = _still(job) | {"sources": sources(folder, given)}
+    data = still(job) | {"sources": sources(folder, given)}
     data["train"] |= {"steps": 1, "batch_seconds": 1000.0, "max_padding": 0.9}
     return TrainJob.parse(data)
 
@@ -152,34 +110,28 @@ def test_a_loss_is_the_weighted_mean_and_a_common_weight_changes_nothing(job, tm
 
 def test_weights_reach_the_gradient_in_their_proportion(job, tmp_path):
     weighted_job = weighted(job, tmp_path / "w", lambda n: 1.0 + n % 3)
-    training = loop.Training(weighted_job, torch.device("cpu"))
-    training.model.eval()
-    indices = np.arange(len(training.batches.utterances))
-    batch = training.batches.make(indices, torch.Generator())
-    training.model(*batch.tensors, weights=batch.weights).total.backward()
-    found = [p.grad.clone() for p in training.model.parameters()]
-    training.model.zero_grad()
+    model, batches = opened(weighted_job)
+    model.eval()
+    indices = np.arange(len(batches.utterances))
+    batch = batches.make(indices, None)
+    model(*batch.tensors, weights=batch.weights).total.backward()
+    found = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
     total = sum(1.0 + n % 3 for n in indices)
     for n in indices:
-        one = training.batches.make(indices[n : n + 1], torch.Generator())
-        ((1.0 + n % 3) / total * training.model(*one.tensors).total).backward()
-    for expected, gradient in zip((p.grad for p in training.model.parameters()), found, strict=True):
+        one = batches.make(indices[n : n + 1], None)
+        ((1.0 + n % 3) / total * model(*one.tensors).total).backward()
+    for expected, gradient in zip((p.grad for p in model.parameters()), found, strict=True):
         torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-4)
-
-
-def sources(folder: Path, utterances: Sequence[Utterance]) -> list[dict[str, Any]]:
-    """Write the utterances and return a job's sources of them."""
-    write_jsonl(folder / "source.jsonl", utterances)
-    return [{"name": "labelled", "manifest": str(folder / "source.jsonl")}]
 
 
 @pytest.mark.parametrize("hook", ["none", "fp16"])
 def test_two_ranks_train_what_one_does_and_stay_bit_equal(job, tmp_path, hook):
     # draws differ from rank to rank by design, so there are none
-    still = _still(job)
-    still["train"] |= {"comm": {"hook": hook}, "log_every": 6, "checkpoint_every": 6}
-    alone = fit_local(TrainJob.parse(still | {"out": str(tmp_path / "alone")}))
-    (tmp_path / "job.json").write_text(json.dumps(still | {"out": str(tmp_path / "two")}))
+    data = still(job)
+    data["train"] |= {"comm": {"kind": hook}, "log_every": 6, "checkpoint_every": 6}
+    alone = fit_local(TrainJob.parse(data | {"out": str(tmp_path / "alone")}))
+    (tmp_path / "job.json").write_text(json.dumps(data | {"out": str(tmp_path / "two")}))
     subprocess.run(
         [
             sys.executable,
@@ -187,10 +139,12 @@ def test_two_ranks_train_what_one_does_and_stay_bit_equal(job, tmp_path, hook):
             "torch.distributed.run",
             "--standalone",
             "--nproc-per-node=2",
-            __file__,
+            "--module",
+            "tests.train.test_loop",
             str(tmp_path),
         ],
         check=True,
+        cwd=Path(__file__).parents[2],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         timeout=120,
     )
@@ -207,27 +161,14 @@ def _flat(weights: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.cat([weights[name].flatten() for name in sorted(weights)])
 
 
-def _still(job: TrainJob) -> dict[str, Any]:
-    """Return the job without dropout and augmentation, as plain data to change further."""
-    still = job.dump()
-    still["model"]["encoder"] |= {"dropout": 0.0}
-    still["model"]["decoder"] |= {"dropout": 0.0}
-    still["train"]["augment"] = {
-        "spec": {"freq_masks": 0, "time_masks": 0},
-        "warp": {"tempo": 0, "frequency": 0, "level_db": 0},
-    }
-    return still
-
-
 def _rank(folder: Path) -> None:
     from raysr.train import local
-    from raysr.train.checkpoint import save_weights
 
     job = TrainJob.parse(json.loads((folder / "job.json").read_text()))
     Path(job.out).mkdir(exist_ok=True)
-    with local.process_group():
-        training = loop.train(job, local.LocalReporter(Path(job.out)))
-        save_weights(folder / f"rank{training.rank}.safetensors", training.model.state_dict())
+    with local.process_group(job):
+        trained = loop.train(job, local.LocalReporter(Path(job.out), job.train, job.timeout_s))
+        save_weights(folder / f"rank{dist.get_rank()}.safetensors", trained.model.state_dict())
 
 
 if __name__ == "__main__":

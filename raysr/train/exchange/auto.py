@@ -5,24 +5,33 @@ One that cannot win is not tried, so that a slow link costs seconds and not minu
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from raysr.config import Config as Options
 from raysr.config import Spec
 from raysr.train.exchange.base import EXCHANGES, Exchange, ExchangeContext, Loss
 from raysr.train.network.payload import numbers
-from raysr.train.network.recommend import SETTINGS, Accuracy, Setting
+from raysr.train.network.recommend import SETTINGS, AsOne, Setting
 from raysr.train.network.timing import median_seconds, slowest
 from raysr.train.network.units import duration, speed
 
-ACCURACIES: Sequence[Accuracy] = ("exact", "rounded", "compressed")  # replicas stay one in all of them
 ROUNDS = 3
 PROBE_BYTES = 4 << 20
 CLOSE = 1.05  # so many times the fastest's seconds are as good, and the more accurate one is taken
+
+
+class Auto:
+    """Stands in a configuration for the exchange that :func:`choose` finds; a training makes that one instead."""
+
+    class Config(Options):
+        """``accuracy``: the least that the training puts up with; all of these keep the replicas one."""
+
+        accuracy: AsOne = "rounded"
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,16 @@ class Choice:
     seconds: Mapping[str, float]
     at_least: Mapping[str, float]
 
+    def dump(self) -> dict[str, Any]:
+        """Return what the choice rests on as plain data, as JSON holds it."""
+        bandwidth = None if self.bandwidth == float("inf") else self.bandwidth
+        return {
+            "computing": self.computing,
+            "bandwidth": bandwidth,
+            "seconds": dict(self.seconds),
+            "at_least": dict(self.at_least),
+        }
+
     def __str__(self) -> str:
         tried = [f"{name} takes {duration(taken)}" for name, taken in self.seconds.items()]
         others = [f"{name} would take {duration(taken)} or more" for name, taken in self.at_least.items()]
@@ -52,20 +71,19 @@ class Choice:
         )
 
 
-def choose(context: ExchangeContext, loss: Loss, accuracy: Accuracy) -> Choice:
+def choose(context: ExchangeContext, loss: Loss, accuracy: AsOne) -> Choice:
     """Time steps of a loss on copies of the model, on all ranks at once, and return the fastest exchange.
 
     Args:
         context: what the exchange would be made for; its model stays as it is.
         loss: of a batch of the training.
-        accuracy: ``exact``, ``rounded`` or ``compressed``, the least that the training puts up with.
+        accuracy: the least that the training puts up with.
     """
     parameters = [p for p in context.model.parameters() if p.requires_grad]
     shapes, ranks = [p.shape for p in parameters], dist.get_world_size()
     computing = _timed(context, {"kind": "none"}, loss, exchanges=False)
     bandwidth = _bandwidth(context.device, min(PROBE_BYTES, 4 * numbers(shapes)))
-    allowed = ACCURACIES[: ACCURACIES.index(accuracy) + 1]
-    settings = [s for s in SETTINGS if "kind" in s.options and s.accuracy in allowed]
+    settings = [s for s in SETTINGS if "kind" in s.options and s.suits(accuracy)]
     least = {s.name: s.payload(shapes, ranks).wire / bandwidth for s in settings}
     seconds: dict[str, float] = {}
     for setting in sorted(settings, key=lambda s: least[s.name]):  # who is tried later has a time to beat

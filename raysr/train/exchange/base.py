@@ -73,10 +73,19 @@ class Exchange(Protocol):
         """Go on where this rank's :meth:`state_dict` was taken, in a group of as many ranks."""
         ...
 
+    def adopt(self, state: Mapping[str, Any], steps: int) -> None:
+        """Go on after so many steps in a group of another size, from rank 0's :meth:`state_dict` there.
+
+        What was common to all ranks stays; what was a rank's own, such as errors of compression, is dropped. The state
+        may be of an exchange of another kind, and is the same on all ranks.
+        """
+        ...
+
 
 EXCHANGES = Slot(
     "comm",
     {
+        "auto": "raysr.train.exchange.auto:Auto",
         "none": "raysr.train.exchange.gradients:Plain",
         "fp16": "raysr.train.exchange.gradients:Float16",
         "bf16": "raysr.train.exchange.gradients:BFloat16",

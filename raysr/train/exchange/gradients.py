@@ -70,6 +70,9 @@ class Plain:
     def load_state_dict(self, state: Any) -> None:
         pass
 
+    def adopt(self, state: Any, steps: int) -> None:
+        pass
+
     def _hook(self, config: Any) -> Hook | None:
         return None
 
@@ -127,6 +130,10 @@ class LowRank(Plain):
     def load_state_dict(self, state: Any) -> None:
         self.powersgd.load_state_dict(state)
 
+    def adopt(self, state: Any, steps: int) -> None:
+        fitting = {n: f for n, f in state.get("factors", {}).items() if f.shape[1] == self.powersgd.rank}
+        self.powersgd.load_state_dict({"step": steps, "errors": {}, "factors": fitting})
+
     def _count(self) -> None:
         pass  # the hook counts what it sends
 
@@ -156,6 +163,10 @@ class Blocks(Plain):
     def load_state_dict(self, state: Any) -> None:
         self.steps = int(state["steps"])
         self.mean.load_state_dict(state)
+
+    def adopt(self, state: Any, steps: int) -> None:
+        self.steps = steps
+        self.mean.load_state_dict({"error": None, "own_error": None})
 
     def _reduce(self, gradients: Mapping[str, Tensor]) -> None:
         """Replace gradients by their mean, or by NaN where any rank's are not finite; errors know no scale."""

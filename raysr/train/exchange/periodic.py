@@ -51,6 +51,13 @@ class LocalSgd(Plain):
         if self.apart is not None:
             self.apart.load_state_dict(state["apart"])
 
+    def adopt(self, state: Any, steps: int) -> None:
+        """Begin a round where the replicas are, at the speed that they had in common."""
+        self.steps = steps
+        self.apart = self._parted() if steps >= self.config.start else None
+        if self.apart is not None and state.get("apart"):
+            self.apart.keep_moving(state["apart"]["velocity"])
+
     def _parted(self) -> PeriodicAveraging:
         lr, momentum = self.outer
         return PeriodicAveraging(
