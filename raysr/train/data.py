@@ -83,6 +83,7 @@ class Data:
         self,
         job: TrainJob,
         sources: Sequence[Sequence[Utterance]],
+        shares: Sequence[float],
         dev: Sequence[Utterance],
         reader: FeatureReader,
         tokeniser: Tokeniser,
@@ -95,7 +96,7 @@ class Data:
         self.lengths = Lengths(
             frames=[[reader.frames(u) for u in source] for source in sources],
             tokens=_dealt([len(t) for t in self.batches.tokens], sources),
-            shares=[source.share for source in job.sources],
+            shares=shares,
             max_padding=job.train.max_padding,
             stretch=1 / (1 - job.train.augment.warp.tempo),
             frame_shift_ms=job.features.frame_shift_ms,
@@ -160,7 +161,7 @@ def open_data(
         warn: called when a cache of features can keep no more.
 
     Raises:
-        CorpusError: a source has nothing to train on, an utterance no text or no cached features.
+        CorpusError: there is nothing to train on, or an utterance has no text or no cached features.
     """
     sources = [_read(source.manifest, "training") for source in job.sources]
     dev = _read(job.dev, "development") if job.dev else []
@@ -168,13 +169,16 @@ def open_data(
     with open_reader(job.train.reading, job.features, job.cache, everything, tell, warn) as reader:
         fits = partial(_fits, reader=reader, model=model, tokeniser=tokeniser, leave_out=leave_out)
         kept = [[u for u in source if fits(u)] for source in sources]
-        for source, utterances in zip(job.sources, kept, strict=True):
-            if not utterances:
-                raise CorpusError(
-                    f"{source.manifest}: source {source.name} has no utterance long enough for its text: "
-                    "none can be trained on"
-                )
-        yield Data(job, kept, dev, reader, tokeniser)
+        if not any(kept):
+            raise CorpusError(
+                f"{' and '.join(source.manifest for source in job.sources)}: no utterance is long enough for its "
+                "text: there is nothing to train on"
+            )
+        filled = [
+            (source, utterances) for source, utterances in zip(job.sources, kept, strict=True) if utterances
+        ]
+        shares = [source.share for source, _ in filled]
+        yield Data(job, [utterances for _, utterances in filled], shares, dev, reader, tokeniser)
 
 
 def _read(manifest: str, what: str) -> list[Utterance]:

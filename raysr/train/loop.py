@@ -169,7 +169,7 @@ def train(job: TrainJob, reporter: Reporter, resume: Path | None = None) -> Trai
         resume: folder of a checkpoint to go on from.
 
     Raises:
-        CorpusError: an utterance has no text or no cached features, or a source none to train on.
+        CorpusError: an utterance has no text or no cached features, or there is nothing to train on.
         RunError: the checkpoint cannot be used; too many steps in a row cannot be taken; or a rank is missing or has
             failed: names it.
     """

@@ -117,7 +117,11 @@ def test_what_is_too_short_for_its_text_is_left_out_with_the_reason(job: TrainJo
     assert list(recorder.missing) == [short.id]
     assert "too short for its text: the encoder makes" in recorder.missing[short.id]
     assert sum(row.too_short for row in recorder.rows) == 0
-    with pytest.raises(CorpusError, match="source labelled has no utterance long enough for its text"):
+    loop.train(
+        TrainJob.parse(job.dump() | {"sources": [*sources(tmp_path, [short]), job.dump()["sources"][1]]}),
+        recorder,
+    )
+    with pytest.raises(CorpusError, match="no utterance is long enough for its text: there is nothing"):
         loop.train(with_sources(job, sources(tmp_path, [short])), Recorder(tmp_path))
 
 

@@ -1,5 +1,6 @@
 """Exchanges of gradients: after every step's last backward pass all ranks have the same, by PyTorch's DDP."""
 
+import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any, ClassVar, Literal
@@ -35,6 +36,8 @@ class Plain:
     def __init__(self, config: Config, context: ExchangeContext) -> None:
         self.context, self.traffic = context, Traffic()
         self._waiting = Waiting(context.model, context.device)
+        # of depthwise filters, whose one input channel may have any stride: nothing is slower for it
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         self.ddp = DistributedDataParallel(
             context.model,
             device_ids=[context.device] if context.device.type == "cuda" else None,
