@@ -145,6 +145,14 @@ def check_data(progress: Progress, data: str) -> None:
         )
 
 
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Read a state dict of safetensors; raise RunError that names the file where it is none."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{path} holds no weights that can be read: {error}") from error
+
+
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
     """Load a state dict; raise RunError where it is another model's, naming the first tensor that differs."""
     own = model.state_dict()

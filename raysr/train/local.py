@@ -37,10 +37,14 @@ def fit_local(job: TrainJob) -> Path:
     this, and gradients cross NCCL on GPUs, gloo elsewhere.
 
     Raises:
-        CorpusError: a training in this folder is under way already; and as :func:`raysr.train.loop.train` raises.
+        RunError: the folder cannot be made.
+        CorpusError: a training in it is under way already; and as :func:`raysr.train.loop.train` raises.
     """
     out = Path(job.out)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make the training's folder {out}: {error.strerror}") from None
     with process_group(job), _alone_in(out):
         reporter = LocalReporter(out, job.train, job.timeout_s)
         checkpoints = _checkpoints(out)

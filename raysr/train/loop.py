@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from safetensors.torch import load_file
 
 from raysr.model.model import AsrModel
 from raysr.text.tokeniser import Tokeniser
@@ -170,7 +169,7 @@ def train(job: TrainJob, reporter: Reporter, resume: Path | None = None) -> Trai
 
     Raises:
         CorpusError: an utterance has no text or no cached features, or there is nothing to train on.
-        RunError: the checkpoint cannot be used; too many steps in a row cannot be taken; or a rank is missing or has
+        RunError: the first weights or the checkpoint cannot be used; too many steps in a row cannot be taken; or a rank is missing or has
             failed: names it.
     """
     device = (
@@ -183,7 +182,7 @@ def train(job: TrainJob, reporter: Reporter, resume: Path | None = None) -> Trai
         watch = stack.enter_context(Watch(job.timeout_s))
         tokeniser = Tokeniser.load(job.tokeniser)
         model = AsrModel(job.model, tokeniser.vocab_size)
-        checkpoint.load_weights(model, load_file(job.init), job.init)
+        checkpoint.load_weights(model, checkpoint.read_weights(job.init), job.init)
         is_new = resume is None and rank_and_ranks()[0] == 0
         leave_out = reporter.left_out if is_new else _once_is_enough
         data = stack.enter_context(

@@ -1,5 +1,8 @@
 """What a training makes of the utterances it is given: pieces of batches, a development set, and what is no good."""
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -185,3 +188,20 @@ def test_the_average_is_what_is_published(job: TrainJob, tmp_path: Path) -> None
     assert weights.name == "ema.safetensors"
     assert not torch.equal(average["ctc.linear.weight"], last["ctc.linear.weight"])
     assert torch.equal(average["cmvn_mean"], last["cmvn_mean"])
+
+
+@pytest.mark.parametrize(
+    "options", [{"init": "junk"}, {"init": "nothing.safetensors"}, {"out": "/proc/nowhere"}]
+)
+def test_a_file_that_is_no_good_ends_the_command_with_a_line_that_names_it(
+    job: TrainJob, tmp_path: Path, options: dict[str, str]
+) -> None:
+    (tmp_path / "junk").write_text("junk")
+    (tmp_path / "job.json").write_text(json.dumps(job.dump()))
+    [(key, value)] = options.items()
+    command = [sys.executable, "-m", "raysr.train", str(tmp_path / "job.json"), f"{key}={tmp_path / value}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert str(tmp_path / value) in done.stderr
+    assert "Traceback" not in done.stderr
