@@ -169,8 +169,8 @@ def train(job: TrainJob, reporter: Reporter, resume: Path | None = None) -> Trai
 
     Raises:
         CorpusError: an utterance has no text or no cached features, or there is nothing to train on.
-        RunError: the first weights or the checkpoint cannot be used; too many steps in a row cannot be taken; or a rank is missing or has
-            failed: names it.
+        RunError: the first weights or the checkpoint cannot be used; too many steps in a row cannot be taken; or a
+            rank is missing or has failed: names it.
     """
     device = (
         torch.device("cuda", torch.cuda.current_device())
