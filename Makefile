@@ -35,8 +35,8 @@ bench: $(VENV)/.raysr-test  ## measure what docs/results.md quotes (hours; resum
 	$(BIN)/python -m benchmarks.label --json runs/benchmarks/label.json --stream-gb 20
 	$(BIN)/python -m benchmarks.hostile --json runs/benchmarks/hostile.json
 
-check-gpu: $(VENV)/.raysr  ## train, decode and score for a moment on this machine's device, without Ray
-	$(BIN)/raysr preflight --train
+check-gpu: $(VENV)/.raysr  ## train, decode and stream on this machine's GPU, and compare with its CPU; without Ray
+	$(BIN)/raysr check-gpu
 
 clean:  ## remove .venv, build outputs and caches; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

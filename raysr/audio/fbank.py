@@ -68,12 +68,13 @@ class Fbank:
         self.config = config or FbankConfig()
 
     def __call__(self, waveform: Tensor) -> Tensor:
-        """Return features (T, mel_bins) float32 of a waveform (N,) in [-1, 1]; T is 0 below one window."""
+        """Return features (T, mel_bins) of a waveform (N,) in [-1, 1], float32 under autocast too; T may be 0."""
         count = self.config.frames(len(waveform))
         if count == 0:
             return waveform.new_zeros((0, self.config.mel_bins), dtype=torch.float32)
         frames = waveform.to(torch.float32).unfold(0, self.config.window_samples, self.config.shift_samples)
-        return torch.cat([self._features(block) for block in frames.split(BLOCK_FRAMES)])  # (T, F)
+        with torch.autocast(waveform.device.type, enabled=False):  # power reaches 1e11, float16 ends at 65504
+            return torch.cat([self._features(block) for block in frames.split(BLOCK_FRAMES)])  # (T, F)
 
     def _features(self, frames: Tensor) -> Tensor:
         tables = _tables(self.config)

@@ -1,18 +1,32 @@
 """The LSTM encoders: LAS's pyramid over whole utterances, and a uni-directional one that streams."""
 
 from collections.abc import Iterable
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeVar, cast
 
+import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from raysr.model.config import EncoderConfig
 from raysr.model.encoder import Caches, Encoder
+from raysr.model.losses import at_least_float32
 from raysr.model.mask import Chunk, valid_frames
 from raysr.model.subsampling import Subsampling
 
 REDUCTIONS: dict[int, tuple[int, ...]] = {2: (2,), 4: (2, 2), 6: (2, 3), 8: (2, 2, 2)}
 """Subsampling -> how many neighbouring frames are joined below the second layer, the third one, …"""
+Frames = TypeVar("Frames", Tensor, PackedSequence)
+
+
+def recur(lstm: nn.LSTM, x: Frames) -> Frames:
+    """Return the output of an LSTM for whole utterances, in float32 under autocast.
+
+    Its cells add up over an utterance, and cuDNN's would be in float16, without a scaled loss, under autocast to
+    bfloat16 (aten/src/ATen/cudnn/AutocastRNN.cpp).
+    """
+    with torch.autocast(next(lstm.parameters()).device.type, enabled=False):
+        out: Frames = lstm(x)[0]
+    return out
 
 
 class PyramidalBlstmEncoder(Encoder):
@@ -55,9 +69,11 @@ class PyramidalBlstmEncoder(Encoder):
         for joined, layer, norm in zip(self.joined, self.layers, self.norms, strict=True):
             frames, left = frames // joined, left // joined
             x = x[:, : frames * joined].unflatten(1, (frames, joined)).flatten(2)  # (B, T / joined, …)
+            x = at_least_float32(x)
             # Nor may it be empty: an utterance of no frames reads one of its padding.
             packed = pack_padded_sequence(x, left.clamp(min=1), batch_first=True, enforce_sorted=False)
-            x, _ = pad_packed_sequence(layer(packed)[0], batch_first=True, total_length=frames)
+            read = recur(cast("nn.LSTM", layer), packed)
+            x, _ = pad_packed_sequence(read, batch_first=True, total_length=frames)
             x = self.dropout(norm(x))
         return x, self.output_frames(lengths)
 
@@ -79,7 +95,7 @@ class LstmLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.dropout(self.lstm(self.norm(x))[0])
+        return x + self.dropout(recur(self.lstm, at_least_float32(self.norm(x))))
 
     def step(self, x: Tensor, cache: LstmCache) -> tuple[Tensor, LstmCache]:
         """Go on from ``cache`` over one chunk (S, c, dim)."""
