@@ -1,7 +1,6 @@
 """The training loop on a Ray cluster: Ray Train's `TorchTrainer` starts the workers and restarts what is lost."""
 
 import contextlib
-import math
 import shutil
 import signal
 import threading
@@ -10,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer
 
 from raysr.cluster import root_cause
-from raysr.errors import RunError
+from raysr.errors import RaysrError, RunError
 from raysr.train import checkpoint, loop
 from raysr.train.job import Scaling, TrainJob
 from raysr.train.ray_backend import GroupConfig
+from raysr.train.ray_checkpoints import PREFIX, mend
 from raysr.train.ray_preflight import check_network
-from raysr.train.ray_reporter import PREFIX, SCORE, RayReporter
+from raysr.train.ray_reporter import SCORE, RayReporter
 
 
 def fit(job: TrainJob, scaling: Scaling, name: str) -> Path:
@@ -35,6 +35,8 @@ def fit(job: TrainJob, scaling: Scaling, name: str) -> Path:
     out = Path(job.out)
     out.mkdir(parents=True, exist_ok=True)
     check_network(job, scaling)
+    kept = _kept(job)
+    mend(out / name, kept.checkpoint_score_attribute)
     # a pair is elastic; Ray's annotation does not know it yet
     workers: Any = scaling.max if scaling.min == scaling.max else (scaling.min, scaling.max)
     trainer = TorchTrainer(
@@ -50,7 +52,7 @@ def fit(job: TrainJob, scaling: Scaling, name: str) -> Path:
             name=name,
             storage_path=str(out),
             failure_config=FailureConfig(max_failures=scaling.max_failures),
-            checkpoint_config=_kept(job),
+            checkpoint_config=kept,
         ),
     )
     try:
@@ -58,13 +60,13 @@ def fit(job: TrainJob, scaling: Scaling, name: str) -> Path:
             result = trainer.fit()
     except Exception as error:
         raise RunError(
-            f"training {name} failed: {root_cause(error)}; its logs are under {out / name}"
+            f"training {name} failed: {_reason(error)}; its logs are under {out / name}"
         ) from error
     if result.checkpoint is None:
         raise RunError(f"training {name} ended without a checkpoint; its logs are under {out / name}")
     last = Path(result.checkpoint.path)
     scores = {Path(c.path): metrics.get(SCORE) for c, metrics in result.best_checkpoints or []}
-    _remove_unfinished(out / name, {last, *scores})
+    _remove_unfinished(out / name, {folder.name for folder in (last, *scores)})
     return checkpoint.weights(_best(scores, last) if job.train.final == "best" else last)
 
 
@@ -77,16 +79,24 @@ def _kept(job: TrainJob) -> CheckpointConfig:
 
 
 def _best(scores: Mapping[Path, float | None], last: Path) -> Path:
-    """Return the checkpoint of the lowest loss on dev; the last one where none has a loss that is a number."""
-    known = {folder: score for folder, score in scores.items() if score is not None and not math.isnan(score)}
+    """Return the checkpoint of the lowest loss on dev; the last one where none has any."""
+    known = {folder: score for folder, score in scores.items() if score is not None}
     return min(known, key=known.__getitem__, default=last)
 
 
-def _remove_unfinished(folder: Path, registered: Collection[Path]) -> None:
+def _remove_unfinished(folder: Path, registered: Collection[str]) -> None:
     """Remove what workers that died left of checkpoints, of which Ray Train knows nothing."""
     for found in folder.glob(f"{PREFIX}*"):
-        if found not in registered:
+        if found.name not in registered:
             shutil.rmtree(found, ignore_errors=True)
+
+
+def _reason(error: Exception) -> str:
+    """Return what ranks found out about it, such as who is missing, or else what became of each."""
+    failures: dict[int, Exception] = error.worker_failures if isinstance(error, WorkerGroupError) else {}
+    said = [str(failure) for failure in failures.values() if isinstance(failure, RaysrError)]
+    each = [f"rank {rank}: {root_cause(failure)}" for rank, failure in failures.items()]
+    return said[0] if said else "; ".join(each) or root_cause(error)
 
 
 def _worker(config: dict[str, Any]) -> None:

@@ -14,7 +14,11 @@ from benchmarks import hosts
 from benchmarks.hosts import Hosts, address
 from raysr.cli.app import run
 from raysr.cluster import Connection
+from raysr.train.checkpoint import absent
+from raysr.train.job import TrainJob
 from raysr.train.network.preflight import Order
+from tests.train.jobs import small_job
+from tests.train.ray_workers import FIT
 
 HEAD = f"{address(1)}:6379"
 IMPATIENT = f"""
@@ -129,3 +133,33 @@ def test_two_hosts_are_measured_and_one_that_is_cut_off_is_named(
     said, _ = impatient.communicate(timeout=250)
     assert f"on h2 ({address(2)})" in said
     assert "h1" not in said
+
+
+@pytest.mark.e2e
+def test_a_training_across_hosts_finds_its_way_and_is_refused_where_its_folder_is_not_shared(
+    cluster: tuple[Hosts, dict[str, str]], tmp_path: Path
+) -> None:
+    both, environment = cluster
+
+    def fit(job: TrainJob) -> tuple[int, str]:
+        (tmp_path / "job.json").write_text(job.model_dump_json())
+        command = [sys.executable, "-c", FIT, HEAD, tmp_path / "job.json"]
+        into = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        process = both.run(1, command, environment, **into)
+        return process.wait(timeout=250), process.communicate()[0]
+
+    for host in (1, 2):  # as Debian's installer writes it: gloo would listen where no other host comes
+        debian = f"sed 's/^.* h{host}$/127.0.1.1 h{host}/' /etc/hosts >/tmp/now; cat /tmp/now >/etc/hosts"
+        assert both.run(host, ["sh", "-c", debian]).wait() == 0
+    job = small_job(tmp_path)
+    code, said = fit(job)
+    assert code == 0, said
+    weights = Path(said.splitlines()[-1])
+    assert absent(weights.parent, 2) == []
+    report = json.loads((Path(job.out) / "preflight.json").read_text())
+    assert (report["passed"], [rank["host"] for rank in report["ranks"]]) == (True, ["h1", "h2"])
+    assert report["recommendation"]["options"]["kind"] == "none"  # the student is small
+    code, said = fit(TrainJob.parse(job.dump() | {"out": "/tmp/of-each-host"}))
+    assert code != 0
+    assert "the network is not fit for training: storage, h1 " in said
+    assert "/tmp/of-each-host is not that of h2" in said
