@@ -3,8 +3,13 @@
 Tang et al. 2021 (arXiv 2102.02888), Algorithm 1: in the first steps Adam on averaged gradients; then the variances
 stay as they are, every rank moves the common momentum by its own gradient, and the mean of these momenta, compressed
 with error feedback at both ends, is the next common one. Weight decay is decoupled, as in AdamW.
+
+Other than there, a step of compressed momentum is no larger than Adam's own can be (Kingma and Ba 2015, arXiv
+1412.6980, section 2.1): a weight that had next to no gradients before the variances froze, such as the embedding of a
+token that was not seen yet, has a variance next to nothing, and yet a momentum of its block's size.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -128,4 +133,8 @@ class OneBitAdam(Optimizer):
             state["exp_avg_sq"].mul_(beta2).addcmul_(p.grad, p.grad, value=1 - beta2)
         deviation = (state["exp_avg_sq"] / (1 - beta2**averaged)).sqrt_().add_(group["eps"])
         p.mul_(1 - group["lr"] * group["weight_decay"])
-        p.addcdiv_(momentum, deviation, value=-group["lr"] / (1 - beta1**self.steps))
+        step = torch.div(momentum, deviation, out=deviation).div_(1 - beta1**self.steps)
+        if self.steps > averaged:
+            largest = max(1.0, (1 - beta1) / math.sqrt(1 - beta2))
+            step.clamp_(-largest, largest)
+        p.add_(step, alpha=-group["lr"])

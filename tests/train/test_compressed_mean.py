@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from raysr.train.hooks import bits
 from raysr.train.hooks.blocks import BLOCK, CODECS, CompressedMean
 from tests.train.ranks import on_ranks
 
@@ -20,7 +21,7 @@ def test_eight_bits_are_half_a_step_off_at_most(seed: int, size: float, filled: 
     codec = CODECS["8bit"]()
     rows = size * torch.randn(3, BLOCK, generator=torch.Generator().manual_seed(seed))
     rows[:, filled:] = 0
-    coded = codec.encode(rows, torch.arange(BLOCK).expand(3, -1) < filled)
+    coded = codec.encode(rows, torch.tensor(3 * [filled]))
     assert coded.shape == (3, codec.row_bytes)
     step = rows.abs().amax(1, keepdim=True) / 127
     assert ((codec.decode(coded) - rows).abs() <= 0.501 * step).all()
@@ -31,11 +32,22 @@ def test_one_bit_is_a_sign_and_the_mean_size(seed: int, filled: int) -> None:
     codec = CODECS["1bit"]()
     rows = torch.randn(3, BLOCK, generator=torch.Generator().manual_seed(seed))
     rows[:, filled:] = 0
-    there = torch.arange(BLOCK).expand(3, -1) < filled
-    coded = codec.encode(rows, there)
+    coded = codec.encode(rows, torch.tensor(3 * [filled]))
     assert coded.shape == (3, BLOCK // 8 + 4)
     wanted = rows[:, :filled].sign() * rows[:, :filled].abs().mean(1, keepdim=True)
     torch.testing.assert_close(codec.decode(coded)[:, :filled], wanted)
+
+
+@given(st.integers(0, 1000), st.integers(1, 9), st.lists(st.integers(0, BLOCK), min_size=9, max_size=9))
+def test_what_is_compiled_is_what_torch_computes(seed: int, count: int, filled: list[int]) -> None:
+    rows = torch.randn(count, BLOCK, generator=torch.Generator().manual_seed(seed))
+    counts = torch.tensor(filled[:count])
+    rows[torch.arange(BLOCK) >= counts[:, None]] = 0
+    sizes, signs = bits.encode(rows, counts)
+    expected_sizes, expected_signs = bits.encode_by_torch(rows, counts)
+    torch.testing.assert_close(sizes, expected_sizes)
+    assert torch.equal(signs, expected_signs)
+    assert torch.equal(bits.decode(sizes, signs), bits.decode_by_torch(sizes, signs))
 
 
 @pytest.mark.parametrize("kind", CODECS)
@@ -43,7 +55,7 @@ def test_one_bit_is_a_sign_and_the_mean_size(seed: int, filled: int) -> None:
 def test_what_is_not_finite_stays_so(kind: str, bad: float) -> None:
     codec, rows = CODECS[kind](), torch.ones(2, BLOCK)
     rows[0, 7] = bad
-    back = codec.decode(codec.encode(rows, torch.ones_like(rows, dtype=torch.bool)))
+    back = codec.decode(codec.encode(rows, torch.tensor([BLOCK, BLOCK])))
     assert not back[0].isfinite().any()
     assert back[1].isfinite().all()
 

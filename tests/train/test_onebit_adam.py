@@ -53,6 +53,9 @@ def optimised(
     return trail, optimiser.mean.traffic.payload
 
 
+LARGEST = max(1.0, (1 - BETAS[0]) / (1 - BETAS[1]) ** 0.5)
+
+
 def by_the_paper(steps: int, freeze_step: int, ranks: int) -> list[Tensor]:
     """Return the weights after each step: Algorithm 1, all workers in one process, a server for each half."""
     weights, momentum, variance = (torch.zeros(2 * BLOCK) for _ in range(3))
@@ -81,7 +84,10 @@ def by_the_paper(steps: int, freeze_step: int, ranks: int) -> list[Tensor]:
             server_errors = averaged - momentum
         unbiased = momentum / (1 - BETAS[0] ** (step + 1))
         deviation = (variance / (1 - BETAS[1] ** min(step + 1, freeze_step))).sqrt() + EPS
-        weights = weights - LR * (1 - step / steps) * unbiased / deviation
+        moved = unbiased / deviation
+        if step >= freeze_step:
+            moved = moved.clamp(-LARGEST, LARGEST)
+        weights = weights - LR * (1 - step / steps) * moved
         trail.append(weights)
     return trail
 
@@ -164,7 +170,8 @@ def test_a_rank_by_itself_freezes_variances_and_compresses_nothing() -> None:
         if step < 5:
             variance = BETAS[1] * variance + (1 - BETAS[1]) * own**2
         deviation = (variance / (1 - BETAS[1] ** min(step + 1, 5))).sqrt() + EPS
-        weights = weights - LR * momentum / (1 - BETAS[0] ** (step + 1)) / deviation
+        moved = momentum / (1 - BETAS[0] ** (step + 1)) / deviation
+        weights = weights - LR * (moved if step < 5 else moved.clamp(-LARGEST, LARGEST))
         torch.testing.assert_close(found, weights, atol=1e-5, rtol=1e-4)
 
 
@@ -201,3 +208,22 @@ def test_without_the_errors_of_another_group_it_goes_on_from_its_momentum() -> N
     assert torch.equal(momentum, momentum_too)
     torch.testing.assert_close(moved_without, 0.9 * momentum)
     assert not torch.allclose(moved, 0.9 * momentum)
+
+
+def moves_of_a_weight_without_gradients() -> float:
+    """Return the largest step of a weight that shares its block with others that have gradients."""
+    weights = torch.zeros(BLOCK, requires_grad=True)
+    optimiser = OneBitAdam([weights], CompressedMean(CODECS["1bit"]()), 3, lr=LR, betas=(0.9, 0.98))
+    largest = 0.0
+    for step in range(20):
+        before = weights.detach().clone()
+        weights.grad = torch.randn(BLOCK, generator=torch.Generator().manual_seed(step))
+        weights.grad[7] = 0
+        optimiser.step()
+        largest = max(largest, float((weights.detach() - before)[7].abs()))
+    return largest
+
+
+def test_a_weight_that_had_no_gradients_does_not_run_off() -> None:
+    [largest] = on_ranks(1, moves_of_a_weight_without_gradients)
+    assert largest <= 1.001 * LR

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from raysr.train.hooks import bits
 from raysr.train.hooks.traffic import Traffic
 
 BLOCK = 256  # numbers that share a scale
@@ -25,12 +25,15 @@ class Codec(Protocol):
 
     row_bytes: int
 
-    def encode(self, rows: Tensor, filled: Tensor) -> Tensor:
-        """Return (N, row_bytes) bytes of float32 rows (N, BLOCK), of which ``filled`` says what is no padding."""
+    def encode(self, rows: Tensor, counts: Tensor) -> Tensor:
+        """Return (N, row_bytes) bytes of float32 rows (N, BLOCK), whose first ``counts`` (N,) are no padding.
+
+        The first four of each row's are a float32 that is finite where all of the row's numbers are.
+        """
         ...
 
     def decode(self, coded: Tensor) -> Tensor:
-        """Return float32 rows (N, BLOCK); NaN where a row was not finite."""
+        """Return float32 rows (N, BLOCK); none of a row's numbers is finite where one was not."""
         ...
 
 
@@ -39,15 +42,15 @@ class EightBit:
 
     row_bytes = BLOCK + 4
 
-    def encode(self, rows: Tensor, filled: Tensor) -> Tensor:
+    def encode(self, rows: Tensor, counts: Tensor) -> Tensor:
         largest = rows.abs().amax(1, keepdim=True)
         steps = torch.where(largest > 0, 127 / largest, 0)
         levels = (rows * steps).round_().nan_to_num_(0).to(torch.int8)
         return torch.cat([largest.view(torch.uint8), levels.view(torch.uint8)], 1)
 
     def decode(self, coded: Tensor) -> Tensor:
-        largest = coded[:, :4].contiguous().view(torch.float32)
-        return coded[:, 4:].contiguous().view(torch.int8).float() * (largest / 127)
+        levels = coded[:, 4:].contiguous().view(torch.int8)
+        return levels.float().mul_(_first(coded) / 127)
 
 
 class OneBit:
@@ -55,13 +58,12 @@ class OneBit:
 
     row_bytes = BLOCK // 8 + 4
 
-    def encode(self, rows: Tensor, filled: Tensor) -> Tensor:
-        size = rows.abs().sum(1, keepdim=True) / filled.sum(1, keepdim=True).clamp(min=1)
-        return torch.cat([size.view(torch.uint8), _packed(rows >= 0)], 1)
+    def encode(self, rows: Tensor, counts: Tensor) -> Tensor:
+        sizes, signs = bits.encode(rows, counts)
+        return torch.cat([sizes.view(torch.uint8), signs], 1)
 
     def decode(self, coded: Tensor) -> Tensor:
-        size = coded[:, :4].contiguous().view(torch.float32)
-        return torch.where(_unpacked(coded[:, 4:].contiguous()), size, -size)
+        return bits.decode(_first(coded), coded[:, 4:].contiguous())
 
 
 CODECS: Mapping[str, type[Codec]] = {"8bit": EightBit, "1bit": OneBit}
@@ -79,12 +81,16 @@ class CompressedMean:
         traffic: counts what is sent.
         error: of this rank's vectors (N, BLOCK), None before the first call.
         own_error: of the means that this rank makes.
+
+    A second room as large as the error is kept, in which the next rows are laid out.
     """
 
     codec: Codec
     traffic: Traffic = field(default_factory=Traffic)
     error: Tensor | None = None
     own_error: Tensor | None = None
+    _layout: "_Layout | None" = None
+    _room: Tensor | None = None
 
     def __call__(self, vectors: Sequence[Tensor]) -> list[Tensor] | None:
         """Return the mean of each vector over all ranks, the same bits on all; None where one is not finite.
@@ -92,26 +98,32 @@ class CompressedMean:
         Then the errors stay as they are.
         """
         ranks = dist.get_world_size()
-        rows, filled = _rows(vectors, ranks)
-        share = len(rows) // ranks
-        own = slice(dist.get_rank() * share, (dist.get_rank() + 1) * share)
-        rows = rows if self.error is None else rows + self.error
-        coded = self.codec.encode(rows, filled)
+        sizes = tuple(vector.numel() for vector in vectors)
+        if self._layout is None or self._layout.sizes != sizes or self._layout.ranks != ranks:
+            self._layout = _Layout.of(sizes, ranks, vectors[0].device)
+        layout = self._layout
+        rows = layout.rows(vectors, self.error, self._room)
+        coded = self.codec.encode(rows, layout.counts)
         received = torch.empty_like(coded)
         self.traffic.all_to_all(coded)
         dist.all_to_all_single(received, coded)
-        mean = self.codec.decode(received).view(ranks, share, BLOCK).mean(0) * filled[own]
-        mean = mean if self.own_error is None else mean + self.own_error
-        coded_mean = self.codec.encode(mean, filled[own])
+        own = layout.own(dist.get_rank())
+        mean = self.codec.decode(received).view(ranks, -1, BLOCK).mean(0)
+        if self.own_error is not None:
+            mean += self.own_error
+        layout.blank(mean, own)
+        coded_mean = self.codec.encode(mean, layout.counts[own])
         gathered = torch.empty_like(coded)
         self.traffic.all_gather(coded_mean)
         dist.all_gather_into_tensor(gathered, coded_mean)
-        found = self.codec.decode(gathered)
-        if not bool(found.isfinite().all()):
+        if not bool(_first(gathered).isfinite().all()):
+            self._room = rows
             return None
-        self.error = (rows - self.codec.decode(coded)) * filled
-        self.own_error = (mean - found[own]) * filled[own]
-        return _vectors(found, vectors)
+        found = self.codec.decode(gathered)
+        rows -= self.codec.decode(coded)
+        self.error, self._room = layout.blank(rows, slice(None)), self.error
+        self.own_error = layout.blank(mean.sub_(found[own]), own)
+        return layout.vectors(found, vectors)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what this rank needs to go on exactly."""
@@ -119,42 +131,71 @@ class CompressedMean:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where this rank's :meth:`state_dict` was taken."""
-        self.error, self.own_error = state["error"], state["own_error"]
+        self.error, self.own_error = (
+            e if e is None else e.clone() for e in (state["error"], state["own_error"])
+        )
 
 
-def _rows(vectors: Sequence[Tensor], ranks: int) -> tuple[Tensor, Tensor]:
-    """Return vectors as rows of blocks (N, BLOCK), N a multiple of ``ranks``, and which numbers are theirs."""
-    counts = [-(-vector.numel() // BLOCK) for vector in vectors]
-    total = -(-sum(counts) // ranks) * ranks
-    rows = vectors[0].new_zeros(total * BLOCK, dtype=torch.float32)
-    filled = torch.zeros(total * BLOCK, dtype=torch.bool, device=rows.device)
-    first = 0
-    for vector, count in zip(vectors, counts, strict=True):
-        rows[first : first + vector.numel()] = vector.flatten()
-        filled[first : first + vector.numel()] = True
-        first += count * BLOCK
-    return rows.view(-1, BLOCK), filled.view(-1, BLOCK)
+@dataclass(frozen=True)
+class _Layout:
+    """Where vectors of some sizes lie in rows of blocks (N, BLOCK), N a multiple of ``ranks``.
+
+    Attributes:
+        counts: numbers of each row that are no padding, (N,).
+        places: of the padding, counted through all rows.
+    """
+
+    sizes: tuple[int, ...]
+    ranks: int
+    counts: Tensor
+    places: Tensor
+
+    @classmethod
+    def of(cls, sizes: tuple[int, ...], ranks: int, device: torch.device) -> "_Layout":
+        blocks = [-(-size // BLOCK) for size in sizes]
+        total = -(-sum(blocks) // ranks) * ranks
+        filled = torch.zeros(total, dtype=torch.int64)
+        first = 0
+        for size, count in zip(sizes, blocks, strict=True):
+            filled[first : first + count] = BLOCK
+            filled[first + count - 1] = size - (count - 1) * BLOCK
+            first += count
+        padding = torch.arange(BLOCK).expand(total, -1) >= filled[:, None]
+        return cls(sizes, ranks, filled.to(device), padding.flatten().nonzero()[:, 0].to(device))
+
+    def own(self, rank: int) -> slice:
+        """Return the rows that are a rank's to average."""
+        share = len(self.counts) // self.ranks
+        return slice(rank * share, (rank + 1) * share)
+
+    def rows(self, vectors: Sequence[Tensor], error: Tensor | None, room: Tensor | None) -> Tensor:
+        """Return vectors, and the error on top, in ``room`` if there is any."""
+        rows = torch.zeros(len(self.counts), BLOCK, device=self.counts.device) if room is None else room
+        flat, first = rows.view(-1), 0
+        for vector in vectors:
+            part = slice(first, first + vector.numel())
+            if error is None:
+                flat[part] = vector.flatten()
+            else:
+                torch.add(vector.flatten(), error.view(-1)[part], out=flat[part])
+            first += -(-vector.numel() // BLOCK) * BLOCK
+        return rows
+
+    def vectors(self, rows: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+        flat, first, found = rows.view(-1), 0, []
+        for vector in like:
+            found.append(flat[first : first + vector.numel()].view_as(vector))
+            first += -(-vector.numel() // BLOCK) * BLOCK
+        return found
+
+    def blank(self, rows: Tensor, part: slice) -> Tensor:
+        """Make zeros of the padding in some of all rows, in place."""
+        begin, end, _ = part.indices(len(self.counts))
+        inside = (self.places >= begin * BLOCK) & (self.places < end * BLOCK)
+        rows.view(-1)[self.places[inside] - begin * BLOCK] = 0
+        return rows
 
 
-def _vectors(rows: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    flat, first, found = rows.flatten(), 0, []
-    for vector in like:
-        found.append(flat[first : first + vector.numel()].view_as(vector))
-        first += -(-vector.numel() // BLOCK) * BLOCK
-    return found
-
-
-def _packed(bits: Tensor) -> Tensor:
-    """Return (N, B / 8) bytes of booleans (N, B); on a CPU by numpy, which has a loop for it where torch has none."""
-    if bits.device.type == "cpu":
-        return torch.from_numpy(np.packbits(bits.numpy(), axis=1, bitorder="little"))
-    places = torch.arange(8, device=bits.device, dtype=torch.uint8)
-    return (bits.view(len(bits), -1, 8).to(torch.uint8) << places).sum(-1, dtype=torch.uint8)
-
-
-def _unpacked(packed: Tensor) -> Tensor:
-    if packed.device.type == "cpu":
-        unpacked = np.unpackbits(packed.numpy(), axis=1, bitorder="little")
-        return torch.from_numpy(unpacked).view(torch.bool)
-    places = torch.arange(8, device=packed.device, dtype=torch.uint8)
-    return (packed[:, :, None] >> places & 1).bool().flatten(1)
+def _first(coded: Tensor) -> Tensor:
+    """Return the number that each row begins with, (N, 1)."""
+    return coded[:, :4].contiguous().view(torch.float32)
