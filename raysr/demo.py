@@ -78,21 +78,6 @@ def run_demo(folder: Path, short: bool = False, port: int = 8000, overrides: Seq
     progress.say(f"serve it again:  raysr serve --pool {_near(run.folder / 'pool')}")
 
 
-def train_here(folder: Path) -> dict[str, float]:
-    """Train the demo's student for a few updates without Ray, on this machine's device; return the last metrics.
-
-    Raises:
-        RaysrError: the training failed, in one line.
-    """
-    without_ray = ["run.cycles=1", "recogniser={kind: local}", "trainer.local=true"]
-    config = read_config(RECIPE, [f"run.dir={folder}", *_short_run(folder), *without_ray])
-    with open_run(config, Progress(), use_ray=False) as run:
-        run_cycles(run)
-    metrics = run.folder / "cycles" / "000" / "train" / "metrics.jsonl"
-    last: dict[str, float] = json.loads(metrics.read_text(encoding="utf-8").splitlines()[-1])
-    return last
-
-
 def cycle_table(cycles: Sequence[dict[str, Any]]) -> Table:
     """Return a table with a row a cycle: unlabelled hours by what became of them, WER of labels and student."""
     columns = wer_columns(cycles)

@@ -20,9 +20,6 @@ def preflight(
     port: Annotated[
         int, typer.Option(min=1, max=65535, help="The port `raysr serve` would listen on.")
     ] = 8000,
-    train: Annotated[
-        bool, typer.Option("--train", help="Train a student for a few updates as well, without Ray.")
-    ] = False,
     cluster: Annotated[
         bool, typer.Option("--cluster", help="Check the network between the nodes of a Ray cluster instead.")
     ] = False,
@@ -48,8 +45,6 @@ def preflight(
         passed = _network(address, folder, model_mb, require_rdma, json_file)
     else:
         passed = _machine(folder, port)
-        if train:
-            _train()
     if not passed:
         raise typer.Exit(1)
 
@@ -91,19 +86,3 @@ def _print(columns: Iterable[str], rows: Iterable[tuple[str, ...]]) -> None:
     for status, *cells in rows:
         table.add_row(f"{MARKS[status]}{status}", *map(escape, cells))
     Console().print(table)
-
-
-def _train() -> None:
-    import tempfile
-
-    import torch
-
-    from raysr.demo import train_here
-
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    with tempfile.TemporaryDirectory() as scratch:
-        metrics = train_here(Path(scratch) / "run")
-    seconds = metrics["seconds_per_step"]
-    typer.echo(
-        f"trained on {device}: {metrics['step']} updates, loss {metrics['loss']:.1f}, {seconds:.2f} s each"
-    )
