@@ -65,7 +65,12 @@ def choose_budget(
 
 
 def choose_comm(
-    job: TrainJob, model: AsrModel, part: Part, device: torch.device, before: Progress | None, note: Note
+    job: TrainJob,
+    model: AsrModel,
+    first: Callable[[], Part],
+    device: torch.device,
+    before: Progress | None,
+    note: Note,
 ) -> Spec:
     """Return the exchange of a training; where it is ``auto``, the quickest in timed steps.
 
@@ -74,7 +79,7 @@ def choose_comm(
     Args:
         job: whose ``train.comm`` may be ``auto``.
         model: this rank's replica, in its first state.
-        part: of a first batch.
+        first: makes this rank's part of a first batch.
         device: of this rank.
         before: of a training that goes on.
         note: told what was chosen, and why.
@@ -89,6 +94,7 @@ def choose_comm(
     accuracy = EXCHANGES.check(comm).options["accuracy"]
     chosen = precision.choose(job.train.precision, device, job.train.emulate_precision)
     objective = Objective(device, chosen, job.seed, rank, ranks)
+    part = first()
     loss = objective.of(part.pieces[0], part.factor, 0)
     choice = choose(ExchangeContext(model.to(device).train(), device, job.seed), loss, accuracy)
     note({"comm": choice.spec.model_dump(), "accuracy": accuracy, "why": str(choice), **choice.dump()})

@@ -77,11 +77,14 @@ class Training:
         if before is not None:
             checkpoint.check_data(before, self.fingerprint)
             self.sampler.load_state_dict(before.sampler)
-        first = self._part(0, data.sampler(self.budget).next())
+
+        def first() -> Part:
+            return self._part(0, data.sampler(self.budget).next())
+
         self.comm = choose_comm(job, model, first, device, before, reporter.note)
         self.student = Student(model, job.train, self.comm, device, job.seed)
         if found is not None:
-            self.student.rehearse(first.pieces[0])
+            self.student.rehearse(first().pieces[0])
             self.student.load(found)
 
     @property

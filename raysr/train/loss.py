@@ -37,7 +37,7 @@ class Objective:
     def means(self) -> tuple[Tensor, int]:
         """Return (3,) means of what was heard, total, CTC and attention, and the utterances too short; forget it."""
         whole = sum(weight for _, weight in self.heard)
-        parts = [torch.stack(losses[:3]).detach().float() * (weight / whole) for losses, weight in self.heard]
+        parts = [torch.stack(losses[:3]).float() * (weight / whole) for losses, weight in self.heard]
         too_short = sum(int(losses.utterances_too_short) for losses, _ in self.heard)
         self.heard.clear()
         return torch.stack(parts).sum(0), too_short
@@ -61,5 +61,5 @@ class BatchLoss:
         there = self.batch.to(o.device)
         with o.precision.autocast():
             losses: Losses = module(*there.tensors, generator, there.distillation, there.weights)
-        o.heard.append((losses, weight))
+        o.heard.append((Losses(*(part.detach() for part in losses)), weight))
         return losses.total * weight * self.factor
