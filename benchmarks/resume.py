@@ -55,7 +55,7 @@ def main() -> None:
     with Nodes(2, work, {FOLDER: str(work / "seen")}) as nodes:
         results = {
             "faults": faults(nodes, exact_job(work, each), each, rng),
-            "elastic": elasticity(nodes, elastic_job(work), elastic, work / "seen", rng),
+            "elastic": elasticity(nodes, elastic_job(work, elastic), elastic, work / "seen", rng),
         }
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(results, indent=1) + "\n")
@@ -107,9 +107,9 @@ def elasticity(
 
 
 def disturb(run: Run, kind: str, count: int, rng: np.random.Generator) -> list[Fault]:
-    """Let so many faults strike, each somewhere in its share of the steps but near the end of it."""
+    """Let so many faults strike, each somewhere in the middle of its share of the steps."""
     share = run.job.train.steps / (count + 0.5)
-    steps = [round(share * (number + rng.uniform(0.4, 1))) for number in range(count)]
+    steps = [round(share * (number + rng.uniform(0.3, 0.7))) for number in range(count)]
     return [fault for step in steps for fault in run.disturb(kind, step)]
 
 

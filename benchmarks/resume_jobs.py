@@ -25,7 +25,9 @@ from raysr.train.start import write_scratch
 SMALL = 64  # utterances of the trainings that are compared bit for bit
 EVERY = 50  # steps between checkpoints: seconds, as Ray Train looks for new ones once a second
 SPACING = 150  # steps of a training for each fault
-ELASTIC_STEPS = 2500
+ELASTIC_SPACING = (
+    1500  # a minute and more: so long does Ray Train train on before it looks whether it could have more
+)
 Options = Mapping[str, Any]
 
 
@@ -45,10 +47,10 @@ def exact_job(work: Path, faults: int) -> TrainJob:
     return _job(work, "exact", list(demo_corpus().labelled)[:SMALL], model, train)
 
 
-def elastic_job(work: Path) -> TrainJob:
+def elastic_job(work: Path, faults: int) -> TrainJob:
     """Return a training that learns something, and that writes down by what."""
     train = {
-        "steps": ELASTIC_STEPS,
+        "steps": 2000 + ELASTIC_SPACING * faults,
         "batch_seconds": 20.0,
         "checkpoint_every": EVERY,
         "log_every": 1,
@@ -60,7 +62,7 @@ def elastic_job(work: Path) -> TrainJob:
         },
     }
     encoder = {"kind": "benchmarks.resume_seen:Seen", "dim": 96, "layers": 3, "heads": 4, "feed_forward": 192}
-    model = {"encoder": {**encoder, "dropout": 0, "attention": {"kind": "full"}}, "ctc_weight": 1}
+    model = {"encoder": {**encoder, "attention": {"kind": "full"}}, "ctc_weight": 1}
     return _job(work, "elastic", training_utterances(demo_corpus())["train"], model, train)
 
 

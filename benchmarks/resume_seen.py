@@ -144,10 +144,16 @@ def account(job: TrainJob, folder: Path) -> Account:
     counted = {part.step: part.ranks for part in first}  # by the last attempt at a step
     taken = {(part.step, part.rank, part.ranks): part.utterances for part in parts}
 
-    def of_step(step: int) -> list[list[str] | None]:
-        return [taken.get((step, rank, counted[step])) for rank in range(counted.get(step, 0))]
+    def of_step(step: int) -> list[str] | None:
+        ranks, batch = counted.get(step, 0), dealt.batches[step - 1]
+        found = [taken.get((step, rank, ranks)) for rank in range(ranks)]
+        names_found = [name for part in found for name in part or []]
+        if not found or None in found:
+            return None
+        # ranks that are more than the utterances share these, each for a part of their weight
+        return names_found if len(batch) >= ranks else list(set(names_found))
 
-    seen = Counter(name for step in range(1, dealt.end + 1) for part in of_step(step) for name in part or [])
+    seen = Counter(name for step in range(1, dealt.end + 1) for name in of_step(step) or [])
     due = {name: dealt.epochs + (name in dealt.ahead) for name in names.ids}
 
     def shared_out(part: Part) -> list[str]:
@@ -155,7 +161,7 @@ def account(job: TrainJob, folder: Path) -> Account:
 
     return Account(
         strange=[part for part in parts if part.utterances != shared_out(part)],
-        missing=[step for step in range(1, job.train.steps + 1) if None in (of_step(step) or [None])],
+        missing=[step for step in range(1, job.train.steps + 1) if of_step(step) is None],
         epochs=dealt.epochs,
         skipped=[name for name in names.ids if seen[name] < due[name]],
         repeated=[name for name in seen if seen[name] > due.get(name, 0)],

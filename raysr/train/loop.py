@@ -95,7 +95,7 @@ class Training:
     def run(self, watch: Watch) -> None:
         """Take every step that is left, reporting metrics and checkpoints on the way."""
         gradients = 4 * sum(p.numel() for p in self.student.model.parameters() if p.requires_grad)
-        window = Window(self.student.exchange, gradients)
+        window = Window(self.student.exchange.traffic, lambda: self.student.waited, gradients)
         options = self.config.reading
         with closing(read_ahead(self._tasks(), options.batches_ahead, options.threads)) as parts:
             for part, sampler, waited in parts:

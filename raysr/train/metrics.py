@@ -1,12 +1,13 @@
 """How a training goes, in numbers: means over the steps since the last report."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from raysr.train.exchange.base import Exchange
+from raysr.train.hooks.traffic import Traffic
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,13 @@ class Window:
     """Sums since the last report.
 
     Args:
-        exchange: whose traffic and waiting are told.
+        traffic: of the training.
+        waited: tells the seconds that were waited for other ranks.
         gradients: bytes of all gradients in float32.
     """
 
-    def __init__(self, exchange: Exchange, gradients: int) -> None:
-        self._exchange, self._gradients = exchange, gradients
+    def __init__(self, traffic: Traffic, waited: Callable[[], float], gradients: int) -> None:
+        self._traffic, self._waited_for, self._gradients = traffic, waited, gradients
         self._begin()
 
     def add(self, outcome: Outcome, padding: float, waited: float) -> None:
@@ -87,7 +89,7 @@ class Window:
         means = torch.stack(self._taken).mean(0).tolist() if self._taken else [float("nan")] * 4
         loss, ctc, attention, norm = means
         seconds = max(time.perf_counter() - self._started, 1e-9)
-        payload = (self._exchange.traffic.payload - self._payload) / self._steps
+        payload = (self._traffic.payload - self._payload) / self._steps
         metrics = StepMetrics(
             step=step,
             loss=loss,
@@ -97,9 +99,9 @@ class Window:
             learning_rate=learning_rate,
             seconds_per_step=seconds / self._steps,
             data_wait=self._waited / seconds,
-            comm_wait=(self._exchange.waited - self._comm) / seconds,
+            comm_wait=(self._waited_for() - self._comm) / seconds,
             payload_bytes=payload,
-            wire_bytes=(self._exchange.traffic.wire - self._wire) / self._steps,
+            wire_bytes=(self._traffic.wire - self._wire) / self._steps,
             compression=self._gradients / payload if payload else 0.0,
             padding=self._padding / self._steps,
             skipped_steps=skipped,
@@ -112,6 +114,6 @@ class Window:
         self._taken: list[Tensor] = []
         self._steps = self._too_short = 0
         self._padding = self._waited = 0.0
-        traffic = self._exchange.traffic
-        self._payload, self._wire, self._comm = traffic.payload, traffic.wire, self._exchange.waited
+        self._payload, self._wire = self._traffic.payload, self._traffic.wire
+        self._comm = self._waited_for()
         self._started = time.perf_counter()

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from raysr.train.exchange.waiting import Stopwatch
+
 
 class Mean(Protocol):
     """Of vectors that come again and again, over all ranks: a :class:`~raysr.train.hooks.blocks.CompressedMean`."""
@@ -74,6 +76,7 @@ class OneBitAdam(Optimizer):
             )
         super().__init__(parameters, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
         self.mean, self.freeze_step, self.steps = mean, freeze_step, 0
+        self.waiting = Stopwatch(self.param_groups[0]["params"][0].device)
 
     @property
     def compresses(self) -> bool:
@@ -91,7 +94,8 @@ class OneBitAdam(Optimizer):
         parameters = [p for _, members in groups for p in members]
         moved = {p: self._moved(group, p) for group, members in groups for p in members}
         if self.compresses:
-            means = self.mean([moved[p] for p in parameters])
+            with self.waiting.counted():
+                means = self.mean([moved[p] for p in parameters])
             if means is None:
                 return
             moved = dict(zip(parameters, means, strict=True))

@@ -18,6 +18,7 @@ from raysr.train.exchange.base import EXCHANGES, Exchange, ExchangeContext
 from raysr.train.job import TrainConfig
 from raysr.train.loss import Objective
 from raysr.train.metrics import Outcome
+from raysr.train.onebit_adam import OneBitAdam
 from raysr.train.optim import (
     build_optimiser,
     learning_rate_share,
@@ -72,6 +73,12 @@ class Student:
     def learning_rate(self, step: int) -> float:
         """Return that of a step, counted from zero."""
         return self.config.optimiser.lr * learning_rate_share(step, self.config.schedule, self.config.steps)
+
+    @property
+    def waited(self) -> float:
+        """Seconds that this rank has waited for others, computing nothing but what is sent."""
+        own = self.optimiser.waiting.seconds if isinstance(self.optimiser, OneBitAdam) else 0.0
+        return self.exchange.waited + own
 
     @property
     def published(self) -> nn.Module:

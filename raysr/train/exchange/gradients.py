@@ -35,7 +35,7 @@ class Plain:
 
     def __init__(self, config: Config, context: ExchangeContext) -> None:
         self.context, self.traffic = context, Traffic()
-        self._waiting = Waiting(context.model, context.device)
+        self.waiting = Waiting(context.model, context.device)
         # of depthwise filters, whose one input channel may have any stride: nothing is slower for it
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         self.ddp = DistributedDataParallel(
@@ -54,12 +54,12 @@ class Plain:
 
     @property
     def waited(self) -> float:
-        return self._waiting.seconds
+        return self.waiting.seconds
 
     def backward(self, loss: Loss, last: bool = True, scale: float = 1.0) -> None:
         with nullcontext() if last else self.ddp.no_sync():
             value = loss(self.ddp)
-            with self._waiting.counted():
+            with self.waiting.after_gradients():
                 value.backward()
         if last:
             self._count()

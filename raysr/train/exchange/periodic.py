@@ -38,7 +38,8 @@ class LocalSgd(Plain):
     def stepped(self, last: bool = False) -> None:
         self.steps += 1
         if self.apart is not None:
-            self.apart(last)
+            with self.waiting.counted():
+                self.apart(last)
         elif self.steps >= self.config.start and not last:
             self.apart = self._parted()
 

@@ -74,7 +74,9 @@ class PowerSGD:
             approximation = basis @ factor.T
             if self.error_feedback:
                 self.errors[name] = matrices[name] - approximation
-            self.factors[name] = factor
+            # a place of its own: how a product is rounded depends on the alignment of what is multiplied, and one that
+            # is read from a checkpoint does not lie within the buffer of all
+            self.factors[name] = factor.clone()
             gradients[name].copy_(approximation.view_as(gradients[name])).mul_(self.scale)
         self.step += 1
 
