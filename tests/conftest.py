@@ -58,19 +58,19 @@ def make_corpus() -> Callable[..., Path]:
 
 
 def _make_corpus(folder: Path, name: str, count: int, seed: int = 0, text: bool = True) -> Path:
-    """Write ``count`` utterances of a second or so, a tone for each word, and return their manifest."""
+    """Write ``count`` utterances of half a second or so, a tone for each word, and return their manifest."""
     generator = np.random.default_rng(seed)
     utterances = []
     for number in range(count):
         chosen = generator.integers(len(WORDS), size=3)
-        tones = [np.sin(2 * np.pi * (300 + 250 * w) * np.arange(6400) / 16000) for w in chosen]
-        samples = 0.3 * np.concatenate(tones) + 0.01 * generator.standard_normal(19200)
+        tones = [np.sin(2 * np.pi * (300 + 250 * w) * np.arange(3200) / 16000) for w in chosen]
+        samples = 0.3 * np.concatenate(tones) + 0.01 * generator.standard_normal(9600)
         path = folder / "audio" / f"{name}-{number}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
         with wave.open(str(path), "wb") as file:
             file.setparams((1, 2, 16000, 0, "NONE", ""))
             file.writeframes((32767 * np.clip(samples, -1, 1)).astype(np.int16).tobytes())
         words = " ".join(WORDS[w] for w in chosen) if text else None
-        utterances.append(Utterance(f"{name}-{number}", str(path), duration=1.2, text=words))
+        utterances.append(Utterance(f"{name}-{number}", str(path), duration=0.6, text=words))
     write_jsonl(folder / f"{name}.jsonl", utterances)
     return folder / f"{name}.jsonl"

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from raysr.corpus.manifest import open_manifest, write_jsonl
 from raysr.ipl.config import RunConfig
 from raysr.ipl.cycle import run_cycles
 from raysr.ipl.progress import Progress
@@ -31,6 +32,8 @@ def test_a_run_streams_its_features_and_publishes_the_best_average_on_dev(
         "keep_best": 3,
         "final": "best",
     }
+    labelled = list(open_manifest(config["data"]["labelled"]))
+    write_jsonl(Path(config["data"]["labelled"]), [u.with_text("one") for u in labelled])
     (tmp_path / "audio" / "labelled-3.wav").write_text("this is text: a broken file")
     with open_run(RunConfig.parse(config), Progress(quiet=True), use_ray=False) as run:
         run_cycles(run)

@@ -107,14 +107,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_config: Callable[[Pa
         {"kind": "score", "keep": 0.5},
     ]
     shutil.copy(folder / "audio" / "test-2.wav", folder / "audio" / "smuggled.wav")
-    row = {"id": "smuggled", "audio_filepath": "audio/smuggled.wav", "duration": 1.2}
+    row = {"id": "smuggled", "audio_filepath": "audio/smuggled.wav", "duration": 0.6}
     with (folder / "unlabelled.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n")
-    row = {"id": "both", "audio_filepath": "audio/test-4.wav", "duration": 1.2, "text": "one two"}
+    row = {"id": "both", "audio_filepath": "audio/test-4.wav", "duration": 0.6, "text": "one two"}
     with (folder / "labelled.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n" + json.dumps({**row, "id": "no text", "text": None}) + "\n")
     shutil.copy(folder / "audio" / "dev-1.wav", folder / "audio" / "again.wav")
-    row = {"id": "again", "audio_filepath": "audio/again.wav", "duration": 1.2, "text": "two"}
+    row = {"id": "again", "audio_filepath": "audio/again.wav", "duration": 0.6, "text": "two"}
     (folder / "elsewhere.jsonl").write_text(json.dumps(row) + "\n")
     config["from_cycle"] = {
         1: {

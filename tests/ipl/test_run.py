@@ -53,7 +53,7 @@ def test_a_run_trains_first_labels_then_and_reports_every_cycle(finished: Path) 
     first, second = report["cycles"]
     assert (first["offered_h"], first["kept"], first["label_wer"]) == (0, 0, None)
     assert second["offered"] == 6 == second["kept"] + second["filtered"] + second["failed"]
-    assert second["offered_h"] == pytest.approx(6 * 1.2 / 3600)
+    assert second["offered_h"] == pytest.approx(6 * 0.6 / 3600)
     assert second["failed"] == 1  # the file that is text
     for cycle in report["cycles"]:
         assert set(cycle["wer"]) == {"greedy", "lm"}
