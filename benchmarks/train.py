@@ -10,7 +10,7 @@ the first steps are not counted, in which memory is got, Ray's idle processes st
 the first epoch passes; checkpoints are. The machine should do nothing else.
 
 ratio_vs_torchrun   seconds of a step under torchrun by those under Ray: the median over pairs; `ratios` has them all
-same_losses         whether both ways have reported the same losses, to the last bit
+same_losses         whether all these trainings, of both ways and readings, have reported the same losses, bit for bit
 startup_s           from the command to the first step, which is in no ratio: the median
 data_wait_share     of the time of these steps, waited for a batch: of the ways and of both readings, features from the
                     cache (`cache`) and streamed with `cache: disk` (`stream`), that which waits longest, of each the
@@ -43,7 +43,7 @@ from benchmarks.arms import RECIPE
 from benchmarks.code import code_hash
 from benchmarks.train_data import ALL, FORMS, LABELLED, Material, material
 from benchmarks.train_reading import prepare
-from benchmarks.train_ways import RANKS, RAY, TORCHRUN, carry_out
+from benchmarks.train_ways import RANKS, RAY, TORCHRUN, WAYS, carry_out
 from raysr.corpus.demo import demo_corpus
 from raysr.corpus.disk import replacing
 from raysr.train.job import TrainJob
@@ -212,7 +212,7 @@ def _of_pairs(pairs: Mapping[Pair, Mapping[str, Any]]) -> dict[str, Any]:
     results: dict[str, Any] = {name: {} for name in ("ratios", "step_s", "data_wait", "startup_s", "total_s")}
     for reading in dict.fromkeys(pair.reading for pair in pairs):
         of_reading = {pair: seen for pair, seen in pairs.items() if pair.reading == reading}
-        seen_of = {way: [(pair, seen[way]) for pair, seen in of_reading.items()] for way in (TORCHRUN, RAY)}
+        seen_of = {way: [(pair, seen[way]) for pair, seen in of_reading.items()] for way in WAYS}
         means = {w: [steady(s["metrics"], p.first) for p, s in seen] for w, seen in seen_of.items()}
         step_s = {way: [seconds for seconds, _ in found] for way, found in means.items()}
         results["ratios"][reading] = [
@@ -226,14 +226,14 @@ def _of_pairs(pairs: Mapping[Pair, Mapping[str, Any]]) -> dict[str, Any]:
         results["data_wait_share"] = max(
             s for of_way in results["data_wait"].values() for s in of_way.values()
         )
-        results["same_losses"] = all(_losses(s[TORCHRUN]) == _losses(s[RAY]) for s in pairs.values())
+        results["same_losses"] = len({_losses(seen[way]) for seen in pairs.values() for way in WAYS}) == 1
     if CACHE in results["ratios"]:
         results["ratio_vs_torchrun"] = median(results["ratios"][CACHE])
     return results
 
 
-def _losses(seen: Mapping[str, Any]) -> list[float]:
-    return [row["loss"] for row in seen["metrics"]]
+def _losses(seen: Mapping[str, Any]) -> tuple[float, ...]:
+    return tuple(row["loss"] for row in seen["metrics"])
 
 
 def _of_preparations(preparations: Mapping[Preparation, Mapping[str, Any]]) -> dict[str, Any]:
@@ -256,7 +256,7 @@ def as_table(results: Mapping[str, Any]) -> str:
     if results["ratios"]:
         lines += ["| features | way | s a step | data wait | start-up, s | ratio |", "|---|" + "---:|" * 5]
     for reading, ratios in results["ratios"].items():
-        for way in (TORCHRUN, RAY):
+        for way in WAYS:
             cells = [reading, way, f"{results['step_s'][reading][way]:.4f}"]
             cells += [
                 f"{results['data_wait'][reading][way]:.2%}",

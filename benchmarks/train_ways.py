@@ -21,7 +21,7 @@ RANKS = 2
 RAY, TORCHRUN = "ray", "torchrun"
 _FIT = ("-m", "benchmarks.train_fit")
 _RUN = ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={RANKS}")
-WAYS: Mapping[str, Sequence[str]] = {RAY: [*_FIT, RAY], TORCHRUN: [*_RUN, *_FIT, TORCHRUN]}
+WAYS: Mapping[str, Sequence[str]] = {TORCHRUN: [*_RUN, *_FIT, TORCHRUN], RAY: [*_FIT, RAY]}
 START_S, END_S = 300.0, 1800.0  # how long is waited for the first steps, and for all of them
 PAUSE_S = 0.05  # between looks at whether the first steps are done
 OF_OUR_OWN = ("RAY_ADDRESS", "OMP_NUM_THREADS")  # each way sets its number of threads itself

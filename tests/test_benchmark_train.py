@@ -84,9 +84,14 @@ def test_ratios_are_of_pairs_and_above_one_where_ray_is_faster() -> None:
     assert "| cache | ray | 2.0000 | 1.00% | 6.0 | 0.950 (0.500–1.500) |" in as_table(found)
 
 
-def test_ways_that_have_trained_otherwise_are_found_out() -> None:
-    pair = {TORCHRUN: seen(1.0, loss=1.0), RAY: seen(1.0, loss=np.nextafter(1.0, 2.0))}
-    assert evaluate({Pair(CACHE, 0, 100, 50): pair})["same_losses"] is False
+def test_a_way_or_a_reading_that_trains_otherwise_is_found_out() -> None:
+    same = {TORCHRUN: seen(1.0, loss=1.0), RAY: seen(2.0, loss=1.0)}
+    other = np.nextafter(1.0, 2.0)
+    for way in (TORCHRUN, RAY):
+        pair = {**same, way: seen(1.0, loss=other)}
+        assert evaluate({Pair(CACHE, 0, 100, 50): pair})["same_losses"] is False
+    both = {TORCHRUN: seen(1.0, loss=other), RAY: seen(1.0, loss=other)}
+    assert evaluate({Pair(CACHE, 0, 100, 50): same, Pair(STREAM, 0, 100, 50): both})["same_losses"] is False
 
 
 def test_preparing_is_told_for_an_hour_of_audio_and_its_speedup_by_rounds() -> None:

@@ -7,6 +7,7 @@ known, and take no CPU, so that a busy cluster can be examined; where nodes have
 import dataclasses
 import json
 import os
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,9 @@ from raysr.train.network.preflight import Order, preflight_of
 from raysr.train.network.recommend import Accuracy
 from raysr.train.network.report import Finding, Report
 
+PORTS = range(20000, 32000)
+"""Below those that Linux gives to connections, and above Ray's: one that is free stays so until rank 0 listens."""
+
 
 @dataclass(frozen=True)
 class Node:
@@ -48,7 +52,7 @@ class _Rank:
 
     def arrive(self) -> tuple[int, bool]:
         """Return a free port, and whether Ray asks for a token here."""
-        return free_port(0), os.environ.get("RAY_AUTH_MODE") == "token"
+        return free_port(secrets.choice(PORTS)), os.environ.get("RAY_AUTH_MODE") == "token"
 
     def examine(self, order: Order, rank: int, ranks: int, address: str, port: int) -> Report:
         return preflight_of(order, rank, ranks, address, port)

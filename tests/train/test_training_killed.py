@@ -4,9 +4,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from processes import outliving, wait_until
 
-from benchmarks import resume_kill
 from benchmarks.resume_fit import NAME
-from benchmarks.resume_kill import Fault, ray_workers, strike, torchrun_ranks
+from benchmarks.resume_kill import ray_workers, strike, torchrun_ranks
 from benchmarks.resume_rows import different, read_rows, told
 from benchmarks.resume_seen import FOLDER, account
 from raysr.cluster import Connection
 from raysr.corpus.demo import demo_corpus
+from raysr.errors import RunError
 from raysr.train import loop
 from raysr.train.job import Scaling, TrainJob
 from raysr.train.local import fit_local
@@ -34,11 +33,11 @@ from tests.train.ray_workers import registered
 from tests.train.recorder import Recorder
 
 OPTIONS: Mapping[str, dict[str, Any]] = {
-    "powersgd": {"comm": {"kind": "powersgd", "rank": 1, "start": 2}, "ema_decay": 0.9},
+    # without the convolutions' factors of nine numbers those of other layers lie where vectors round otherwise
+    "powersgd": {"comm": {"kind": "powersgd", "rank": 1, "start": 2, "min_ratio": 5.0}, "ema_decay": 0.9},
     "8bit": {"comm": {"kind": "8bit", "start": 2}},
-    "zero": {"comm": {"kind": "none"}, "optimiser": {"kind": "zero"}},
 }
-# Ray Train asks its workers once a second: in fewer steps it would not hear of a checkpoint before the last
+# enough for Ray Train to hear of a checkpoint before the last: it asks its workers once a second
 STEPS, EVERY = 120, 20
 
 
@@ -61,20 +60,26 @@ def moved(job: TrainJob, out: Path) -> TrainJob:
     return job.model_copy(update={"out": str(out)})
 
 
-def program(*command: str, job: TrainJob) -> "subprocess.Popen[str]":
-    """Start a training as a process of its own."""
+@contextmanager
+def program(*command: str, job: TrainJob) -> Iterator["subprocess.Popen[str]"]:
+    """Start a training as a process of its own, which ends with the block."""
     file = Path(job.out).with_suffix(".json")
     file.write_text(job.model_dump_json())
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     # else ranks may meet where those before them did (pytorch/pytorch#135712)
     environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", *command, str(file)],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.communicate()
 
 
 def steps(count: int, seed: int) -> list[int]:
@@ -128,8 +133,11 @@ LEGS = [(2, 15, None), (1, 25, 10), (3, 40, 20), (2, None, 40)]
 
 def leg(job: TrainJob, folder: Path, end: int | None, resume: int | None) -> None:
     os.environ[FOLDER] = str(folder / "seen")
-    with suppress(InterruptedError):
+    try:
         loop.train(job, Recorder(folder, stop_after=end), folder / str(resume) if resume else None)
+    except (InterruptedError, RunError) as error:  # RunError: another rank was the first
+        if "InterruptedError" not in repr(error):
+            raise
 
 
 def test_every_utterance_comes_once_an_epoch_while_ranks_come_and_go(tmp_path: Path) -> None:
@@ -182,46 +190,28 @@ def test_an_epoch_is_dealt_once_over_whatever_ranks_there_are(
 
 
 @pytest.mark.ray
-def test_ray_goes_on_when_a_worker_is_killed(
+def test_ray_goes_on_when_a_worker_is_killed_and_a_second_driver_when_the_first_is(
     ray_cluster: Connection, undisturbed: dict[str, TrainJob], tmp_path: Path
 ) -> None:
     from raysr.train.ray_trainer import fit
 
     job, out = moved(undisturbed["8bit"], tmp_path / "out"), tmp_path / "out"
-    (step,) = steps(1, seed=2)
+    early, late = steps(2, seed=2)
+    with program("benchmarks.resume_fit", "ray", "--failures=1", job=job) as driver:
 
-    def workers() -> list[int]:
-        return ray_workers(os.getpid())
+        def workers() -> list[int]:
+            return ray_workers(driver.pid)
 
-    def disturb() -> tuple[int, Fault]:
-        resume_kill.wait_until(lambda: told(out) >= step and registered(out / NAME), "the step")
+        wait_until(lambda: told(out) >= early and registered(out / NAME), driver)
         before = newest(registered(out / NAME))
-        return before, strike(partial(kill, workers, 1), workers, 2, out)
-
-    with ThreadPoolExecutor() as beside:
-        disturbed = beside.submit(disturb)
-        weights = fit(job, Scaling(min=2, max=2, cpus=1, max_failures=1), NAME)
-    before, fault = disturbed.result()
-    assert before <= fault.resumed
-    assert fault.resumed % EVERY == 0
-    assert_undisturbed(job, weights, undisturbed["8bit"])
-
-
-@pytest.mark.ray
-def test_a_second_driver_goes_on_when_one_is_killed_and_its_workers_with_it(
-    ray_cluster: Connection, undisturbed: dict[str, TrainJob], tmp_path: Path
-) -> None:
-    from raysr.train.ray_trainer import fit
-
-    job, out = moved(undisturbed["zero"], tmp_path / "out"), tmp_path / "out"
-    (step,) = steps(1, seed=3)
-    with program("benchmarks.resume_fit", "ray", job=job) as driver:
-        wait_until(lambda: told(out) >= step and registered(out / NAME), driver)
-        workers = set(ray_workers(driver.pid))
-        assert len(workers) == 2
+        fault = strike(partial(kill, workers, 1), workers, 2, out)
+        assert before <= fault.resumed
+        assert fault.resumed % EVERY == 0
+        wait_until(lambda: told(out) >= late, driver)
+        left = set(workers())
         driver.kill()
-    assert outliving(workers, 30) == set()
+    assert outliving(left, 30) == set()
     before, rows = newest(registered(out / NAME)), len(read_rows(out))
     weights = fit(job, Scaling(min=2, max=2, cpus=1), NAME)
-    assert read_rows(out)[rows]["step"] == before + 1
-    assert_undisturbed(job, weights, undisturbed["zero"])
+    assert [row["step"] for row in read_rows(out)[rows:]] == list(range(before + 1, STEPS + 1))
+    assert_undisturbed(job, weights, undisturbed["8bit"])
