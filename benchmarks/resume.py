@@ -91,6 +91,7 @@ def elasticity(
         struck = disturb(run, "elastic", count, rng)
         errors["disturbed"], _ = errors_and_words(job, run.end())
     taken = account(job, seen)
+    wer = {name: wer_interval(counts, words) for name, counts in errors.items()}
     found = {
         "lost": summary(struck[::2]),
         "regained": summary(struck[1::2]),
@@ -99,7 +100,8 @@ def elasticity(
         "skipped": taken.skipped,
         "repeated": taken.repeated,
         "as_dealt": taken.is_clean,
-        "wer": {name: asdict(wer_interval(counts, words)) for name, counts in errors.items()},
+        "wer": {name: asdict(interval) for name, interval in wer.items()},
+        "worth_as_much": wer["undisturbed"].low <= wer["disturbed"].estimate <= wer["undisturbed"].high,
         "wer_change": asdict(difference_interval(errors["disturbed"], errors["undisturbed"], words)),
     }
     print(f"elastic: {found}", flush=True)

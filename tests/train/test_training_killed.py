@@ -1,5 +1,6 @@
 """A training whose rank, worker or driver is killed ends as if nothing had happened, bit for bit."""
 
+import json
 import os
 import signal
 import subprocess
@@ -78,8 +79,9 @@ def program(*command: str, job: TrainJob) -> Iterator["subprocess.Popen[str]"]:
     try:
         yield process
     finally:
-        process.terminate()
-        process.communicate()
+        if process.poll() is None:
+            process.terminate()
+            process.communicate()
 
 
 def steps(count: int, seed: int) -> list[int]:
@@ -152,6 +154,15 @@ def test_every_utterance_comes_once_an_epoch_while_ranks_come_and_go(tmp_path: P
     assert found.ranks == [2, 1, 3, 2]
     assert found.epochs > 8
     assert found.is_clean, found
+    # and it would be seen: a part that was not taken, and one with an utterance in the place of another
+    last = sorted((tmp_path / "seen").iterdir())[-1]
+    *rows, before, _ = map(json.loads, last.read_text().splitlines())
+    before["utterances"][0] = before["utterances"][-1]
+    last.write_text("".join(json.dumps(row) + "\n" for row in (*rows, before)))
+    found = account(job, tmp_path / "seen")
+    assert (found.missing, [part.step for part in found.strange]) == ([60], [59])
+    assert found.skipped
+    assert found.repeated
 
 
 @given(
