@@ -34,6 +34,10 @@ bench: $(VENV)/.raysr-test  ## measure what docs/results.md quotes (hours; resum
 	$(BIN)/python -m benchmarks.onnx_step --json runs/benchmarks/onnx_step.json
 	$(BIN)/python -m benchmarks.label --json runs/benchmarks/label.json --stream-gb 20
 	$(BIN)/python -m benchmarks.hostile --json runs/benchmarks/hostile.json
+	$(BIN)/python -m benchmarks.comm --json runs/benchmarks/comm.json
+	$(BIN)/python -m benchmarks.comm_accuracy --json runs/benchmarks/comm_accuracy.json
+	$(BIN)/python -m benchmarks.train --json runs/benchmarks/train.json
+	$(BIN)/python -m benchmarks.resume --json runs/benchmarks/resume.json
 
 check-gpu: $(VENV)/.raysr  ## train, decode and stream on this machine's GPU, and compare with its CPU; without Ray
 	$(BIN)/raysr check-gpu
