@@ -74,7 +74,8 @@ def choose_comm(
 ) -> Spec:
     """Return the exchange of a training; where it is ``auto``, the quickest in timed steps.
 
-    What was chosen stays while there are as many ranks; for others it is chosen anew.
+    What was chosen stays while there are as many ranks; for others it is chosen anew. What compresses with error
+    feedback begins when the learning rate has warmed up.
 
     Args:
         job: whose ``train.comm`` may be ``auto``.
@@ -97,8 +98,9 @@ def choose_comm(
     part = first()
     loss = objective.of(part.pieces[0], part.factor, 0)
     choice = choose(ExchangeContext(model.to(device).train(), device, job.seed), loss, accuracy)
-    note({"comm": choice.spec.model_dump(), "accuracy": accuracy, "why": str(choice), **choice.dump()})
-    return choice.spec
+    spec = begun(choice.spec, job.train.schedule.warmup_steps)
+    note({"comm": spec.model_dump(), "accuracy": accuracy, "why": str(choice), **choice.dump()})
+    return spec
 
 
 @dataclass(frozen=True)
@@ -123,5 +125,9 @@ class TrialStudent:
 
 def _dearest(comm: Spec) -> Spec:
     """Return the exchange with all that it keeps from its first step on; for ``auto`` the one that keeps the most."""
-    options = EXCHANGES.check(Spec(kind="8bit") if comm.kind == "auto" else comm)
-    return options.model_copy(update={"start": 0}) if "start" in options.options else options
+    return begun(EXCHANGES.check(Spec(kind="8bit") if comm.kind == "auto" else comm), 0)
+
+
+def begun(comm: Spec, steps: int) -> Spec:
+    """Return an exchange that begins after so many steps, if it is one that begins at all."""
+    return comm.model_copy(update={"start": steps}) if "start" in EXCHANGES.check(comm).options else comm

@@ -24,7 +24,7 @@ class Filling:
         if flag.exists() and list(self.disk.glob("run/cycles/000/predictions/[!.]*.parquet")):
             flag.unlink()
             fill(self.disk)
-        return [TeacherOutput(text="one two three", normalised_score=-1.0) for _ in waveforms]
+        return [TeacherOutput(text="one", normalised_score=-1.0) for _ in waveforms]
 
 
 def fill(disk: Path) -> None:

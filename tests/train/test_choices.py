@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
+from raysr.config import Spec
 from raysr.errors import ConfigError
 from raysr.train import loop
 from raysr.train.checkpoint import read
+from raysr.train.choices import begun
 from raysr.train.job import TrainConfig, TrainJob
 from tests.train.jobs import changed, small_job
 from tests.train.ranks import on_ranks
@@ -43,12 +45,19 @@ def test_the_exchange_is_chosen_once_told_with_its_reasons_and_kept(found: list[
     for rank in found:
         [note], again, losses, after, progress = rank["comm"]
         assert progress.comm == note["comm"]
+        assert note["comm"].get("start", 2) == 2  # the job's warm-up
         assert note["accuracy"] == "compressed"
         assert "a step computes for" in note["why"]
         assert set(note["seconds"]) | set(note["at_least"]) >= {"none", "bf16", "PowerSGD of rank 1"}
         assert again == []
         assert after == losses[2:]
     assert found[0]["comm"][0] == found[1]["comm"][0]
+
+
+@pytest.mark.parametrize("comm", [{"kind": "powersgd", "rank": 2}, {"kind": "8bit"}, {"kind": "bf16"}])
+def test_what_compresses_begins_when_the_learning_rate_has_warmed_up(comm: dict[str, Any]) -> None:
+    late = {} if comm["kind"] == "bf16" else {"start": 7}
+    assert begun(Spec(**comm), 7).model_dump() == {**comm, **late}
 
 
 def test_the_largest_batch_is_found_once_told_and_kept(found: list[dict[str, Any]], job: TrainJob) -> None:

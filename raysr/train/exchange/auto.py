@@ -20,7 +20,7 @@ from raysr.train.network.recommend import SETTINGS, AsOne, Setting
 from raysr.train.network.timing import median_seconds, slowest
 from raysr.train.network.units import duration, speed
 
-ROUNDS = 3
+ROUNDS = 5
 PROBE_BYTES = 4 << 20
 CLOSE = 1.05  # so many times the fastest's seconds are as good, and the more accurate one is taken
 
