@@ -43,7 +43,7 @@ STEPS = {"unlimited": 12, "1gbit": 12, "100mbit": 8}
 TIMED = {**SETTINGS, COMPUTE: APART}
 AUTO = {f"auto-{accuracy}": accuracy for accuracy in CLASSES if accuracy != "apart"}
 PREFLIGHT = "preflight"
-CODE = ("benchmarks.comm_cluster", "benchmarks.comm_data", "benchmarks.comm_fit", "raysr.cli.preflight")
+CODE = ("benchmarks.comm_cluster", "benchmarks.comm_data", "benchmarks.comm_fit", "raysr.preflight")
 
 
 @dataclass(frozen=True)
