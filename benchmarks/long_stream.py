@@ -32,6 +32,7 @@ from raysr.model.chunking import CHUNKING
 from raysr.pool import Pool, Recogniser, load_entry
 from raysr.stream.events import Event, Final
 from raysr.stream.session import Session
+from raysr.stream.streaming_model import StreamingModel
 
 WARM_UP, LONGEST_LOOP = 15, 20  # minutes
 PACKETS = 4  # a chunk
@@ -73,7 +74,7 @@ def measure(recogniser: Recogniser, minutes: int, warm_up: int) -> dict[str, Any
     """Stream so many minutes and return memory and step times, minute by minute and summed up."""
     chunk = chunk_samples(recogniser)
     audio = spoken_loop(loop_minutes(minutes, warm_up))
-    session = Session(recogniser)
+    session = Session(StreamingModel(recogniser))
     aged = Stream(session, audio, chunk)
     started = time.perf_counter()
     rows = []
@@ -92,7 +93,9 @@ def measure(recogniser: Recogniser, minutes: int, warm_up: int) -> dict[str, Any
         "finals": aged.finals,
         "memory": growth([row["rss_mb"] for row in settled]),
         "step_ms": {"first": first, "last": last, "ratio": round(last / first, 3)},
-        "aged_vs_fresh": aged_vs_fresh(aged, Stream(Session(recogniser), audio, chunk), minutes),
+        "aged_vs_fresh": aged_vs_fresh(
+            aged, Stream(Session(StreamingModel(recogniser)), audio, chunk), minutes
+        ),
         "malloc": {name: value for name, value in sorted(os.environ.items()) if name.startswith("MALLOC_")},
         "by_minute": rows,
     }

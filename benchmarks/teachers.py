@@ -33,6 +33,7 @@ from raysr.model.chunking import CHUNKING, Chunking
 from raysr.pool import Pool, load_entry
 from raysr.stream.events import Final
 from raysr.stream.session import Session
+from raysr.stream.streaming_model import StreamingModel
 from raysr.teachers.base import TeacherContext, TeacherOutput, Waveform, build_teacher
 
 BLOCK = 320  # samples: 20 ms
@@ -60,7 +61,7 @@ class Streamed:
         return [TeacherOutput(text=self._hear(waveform)) for waveform in waveforms]
 
     def _hear(self, waveform: Waveform) -> str:
-        session = Session(self._recogniser, chunking=self._chunking)
+        session = Session(StreamingModel(self._recogniser, chunking=self._chunking))
         events = [
             e
             for first in range(0, len(waveform), BLOCK)

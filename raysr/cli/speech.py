@@ -110,8 +110,9 @@ def _streamed(
     from raysr.audio.files import decode_blocks
     from raysr.stream.events import Final
     from raysr.stream.session import Session
+    from raysr.stream.streaming_model import StreamingModel
 
-    session = Session(recogniser, chunking=chunking, phrases=phrases)
+    session = Session(StreamingModel(recogniser, chunking=chunking), phrases=phrases)
     heard = (session.push(block) for block in decode_blocks(file))
     finals = [event for events in heard for event in events if isinstance(event, Final) and event.text]
     return finals + [event for event in session.finish() if isinstance(event, Final) and event.text]

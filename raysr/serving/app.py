@@ -59,6 +59,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         with contextlib.suppress(asyncio.CancelledError):
             await following
         state.workers.close()
+        await asyncio.to_thread(state.engine.close)
 
 
 async def _follow(state: ServerState) -> None:

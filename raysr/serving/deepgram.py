@@ -51,6 +51,8 @@ async def listen(socket: WebSocket) -> None:
         await _refuse(socket, refusal, renderer)
     except Full as full:
         await _refuse(socket, Refusal(TRY_LATER, "TOO_MANY_SESSIONS", f"{full}; try again later"), renderer)
+    except ConfigError as error:  # a phrase that cannot be boosted
+        await _refuse(socket, Refusal(POLICY, "INVALID_QUERY_PARAMETER", str(error)), renderer)
     except RaysrError as error:
         await _refuse(socket, Refusal(TRY_LATER, "NOT_READY", str(error)), renderer)
     except Exception:
@@ -60,28 +62,23 @@ async def listen(socket: WebSocket) -> None:
 
 async def _converse(socket: WebSocket, state: ServerState, query: ListenQuery, renderer: Renderer) -> None:
     """Read audio and write results side by side, until the stream was answered to its end."""
-    limits = state.config.limits
-    try:
-        session = await state.workers.run(
-            state.session, query.sample_rate, renderer.request_id, query.phrases
-        )
-    except ConfigError as error:
-        raise Refusal(POLICY, "INVALID_QUERY_PARAMETER", str(error)) from None
-    stream = LiveStream(session, state.watcher, state.workers, query.sample_rate, limits.queued_seconds)
-    writer = asyncio.create_task(_write(socket, stream, renderer, limits))
-    reader = asyncio.create_task(_read(socket, stream, query, limits))
-    with state.watching(stream):
-        try:
-            await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
-            if writer.done():
+    limits, rate = state.config.limits, query.sample_rate
+    async with state.session(rate, renderer.request_id, query.phrases) as session:
+        stream = LiveStream(session, state.watcher, state.engine, rate, limits.queued_seconds)
+        writer = asyncio.create_task(_write(socket, stream, renderer, limits))
+        reader = asyncio.create_task(_read(socket, stream, query, limits))
+        with state.watching(stream):
+            try:
+                await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
+                if writer.done():
+                    await writer
+                refusal = await _outcome(reader)
+                await stream.finish()
                 await writer
-            refusal = await _outcome(reader)
-            await stream.finish()
-            await writer
-            if refusal is not None:
-                raise refusal
-        finally:
-            await _cancel(reader, writer)
+                if refusal is not None:
+                    raise refusal
+            finally:
+                await _cancel(reader, writer)
     await _send(socket, renderer.metadata(stream.received), limits)
 
 

@@ -1,4 +1,4 @@
-"""One live stream: audio queued by the socket's reader, stepped on a worker thread, handed out as events in order."""
+"""One live stream: audio queued by the socket's reader, stepped by the engine, handed out as events in order."""
 
 import asyncio
 from collections import deque
@@ -9,9 +9,10 @@ from typing import Literal
 import numpy as np
 
 from raysr.serving.models import ModelWatcher
-from raysr.serving.workers import Workers
+from raysr.stream.engine import Engine
 from raysr.stream.events import Event
 from raysr.stream.session import Session
+from raysr.stream.together import Task
 
 STEP_SECONDS = 1.0
 
@@ -36,7 +37,7 @@ class Step:
 
 
 class LiveStream:
-    """Joins a socket to a :class:`Session`; every method runs on the event loop, every step on a worker thread.
+    """Joins a socket to a :class:`Session`; every method runs on the event loop, every step in the engine.
 
     Args:
         session: the session to step; it takes the watcher's newest model at its next segment.
@@ -46,10 +47,10 @@ class LiveStream:
     """
 
     def __init__(
-        self, session: Session, watcher: ModelWatcher, workers: Workers, rate: int, queued_seconds: float
+        self, session: Session, watcher: ModelWatcher, engine: Engine, rate: int, queued_seconds: float
     ) -> None:
         self.received = 0.0
-        self._session, self._watcher, self._workers = session, watcher, workers
+        self._session, self._watcher, self._engine = session, watcher, engine
         self._rate, self._limit = rate, queued_seconds
         self._inbox: deque[_Command] = deque()
         self._changed = asyncio.Condition()
@@ -82,7 +83,7 @@ class LiveStream:
                 await self._changed.wait_for(lambda: self._inbox)
                 command = self._take()
                 self._changed.notify_all()
-            events = await self._workers.run(self._run, command)
+            events = await asyncio.wrap_future(self._engine.submit(self._task(command)))
             asked = isinstance(command, str)
             yield Step(
                 tuple(events), self._session.heard, self.lag, finalized=asked and command == "finalize"
@@ -111,10 +112,12 @@ class LiveStream:
             length += len(piece)
         return np.concatenate(pieces)
 
-    def _run(self, command: _Command) -> list[Event]:
+    def _task(self, command: _Command) -> Task:
         newest = self._watcher.current
         if newest is not None:
-            self._session.adopt(newest.recogniser, newest.version)
-        if isinstance(command, str):
-            return self._session.finalize() if command == "finalize" else self._session.finish()
-        return self._session.push(command)
+            self._session.adopt(newest.streaming)
+        if not isinstance(command, str):
+            return (yield from self._session.push_task(command))
+        if command == "finalize":
+            return (yield from self._session.finalize_task())
+        return (yield from self._session.finish_task())

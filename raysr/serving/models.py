@@ -2,6 +2,7 @@
 
 import logging
 import time
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,20 +12,25 @@ import numpy as np
 from raysr.errors import PoolError
 from raysr.export.entry import load_step
 from raysr.model.chunking import Chunking
-from raysr.pool import Entry, Pool, Recogniser, load_entry
+from raysr.pool import Entry, Pool, load_entry
 from raysr.serving.settings import Engine
 from raysr.stream.session import Session
+from raysr.stream.streaming_model import StreamingModel
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A loaded and warmed recogniser; ``since`` is when it went live, in seconds since the epoch."""
+    """A loaded and warmed model; ``since`` is when it went live, in seconds since the epoch."""
 
-    version: str
-    recogniser: Recogniser
+    streaming: StreamingModel
     since: float
+
+    @property
+    def version(self) -> str:
+        """The name of its pool entry."""
+        return self.streaming.version
 
 
 class ModelWatcher:
@@ -35,6 +41,7 @@ class ModelWatcher:
         entry: serve this entry only; None follows the newest.
         chunking: how streams will be cut.
         engine: what runs its encoder.
+        slots: streams that hear with a model at the same time, at most.
     """
 
     def __init__(
@@ -43,6 +50,7 @@ class ModelWatcher:
         entry: str | None,
         chunking: Chunking,
         engine: Engine = "torch",
+        slots: int = 1,
     ) -> None:
         self.current: ServedModel | None = None
         self.refused: dict[str, str] = {}
@@ -52,6 +60,8 @@ class ModelWatcher:
         self._entry = entry
         self._chunking = chunking
         self._engine: Engine = engine
+        self._slots = slots
+        self._resident: weakref.WeakSet[StreamingModel] = weakref.WeakSet()
 
     def poll(self) -> bool:
         """Look at the pool once; return whether another model went live. Blocks for as long as loading takes."""
@@ -110,20 +120,23 @@ class ModelWatcher:
             recogniser = load_entry(entry)
             if self._engine != "torch":
                 recogniser.step = load_step(entry, self._chunking, self._engine)
-            self._warm(recogniser)
+            model = StreamingModel(recogniser, entry.name, self._chunking, self._slots)
+            self._warm(model)
         except Exception as error:
             # Whatever is wrong with a new entry, the model in use goes on serving.
             self._refuse(entry.name, str(error) or type(error).__name__)
             return False
-        self.current = ServedModel(entry.name, recogniser, time.time())
+        self.current = ServedModel(model, time.time())
+        self._resident.add(model)
         log.info("pool entry %s is live", entry.name)
         return True
 
-    def _warm(self, recogniser: Recogniser) -> None:
+    def _warm(self, model: StreamingModel) -> None:
         """Recognise a second of noise: the first client does not wait, and a broken model is found here."""
-        session = Session(recogniser, chunking=self._chunking)
+        session = Session(model)
         session.push(np.random.default_rng(0).normal(0, 0.01, 16000).astype(np.float32))
         session.finish()
+        session.leave()
 
     def _refuse(self, name: str, reason: str) -> None:
         self.refused[name] = reason

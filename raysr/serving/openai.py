@@ -4,6 +4,7 @@ Written from the public API reference and checked with the ``openai`` SDK. Files
 audio, in bounded memory, so that a file and a stream of it give the same text.
 """
 
+import asyncio
 import uuid
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -15,7 +16,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
 from raysr.audio.files import decode_blocks
-from raysr.errors import AudioError, ConfigError, RaysrError
+from raysr.errors import AudioError, ConfigError, PoolError
 from raysr.serving.admission import Full
 from raysr.serving.state import ServerState
 from raysr.serving.uploads import TooLarge, read_form
@@ -93,20 +94,19 @@ async def _transcribe(state: ServerState, form: FormData) -> Response:
         raise Refused(
             400, "the field 'file' is missing: attach an audio file", "file", "missing_required_parameter"
         )
-    try:
-        session = await state.workers.run(state.session, 16000, str(uuid.uuid4()), _phrases(form))
-    except ConfigError as error:
-        raise Refused(400, str(error), "phrases", "invalid_value") from None
-    except RaysrError as error:
-        raise Refused(503, str(error), code="no_model") from None
     # Cut to what a log line or a message can hold: the name is the client's, and is never opened.
     blocks = _blocks(upload.file, (upload.filename or "upload")[:100])
-    events = await _recognise(state, session, blocks)
-    text, seconds = transcript(events), session.heard
+    try:
+        async with state.session(16000, str(uuid.uuid4()), _phrases(form)) as session:
+            text = transcript(await _recognise(state, session, blocks))
+    except ConfigError as error:
+        raise Refused(400, str(error), "phrases", "invalid_value") from None
+    except PoolError as error:
+        raise Refused(503, str(error), code="no_model") from None
     headers = {"x-raysr-model": session.version}
     if response_format == "text":
         return PlainTextResponse(text + "\n", headers=headers)
-    usage = {"type": "duration", "seconds": round(seconds, 3)}
+    usage = {"type": "duration", "seconds": round(session.heard, 3)}
     return JSONResponse({"text": text, "usage": usage, "model": session.version}, headers=headers)
 
 
@@ -136,24 +136,16 @@ async def _recognise(state: ServerState, session: Session, blocks: Iterator[np.n
     """Decode and recognise block by block, a second of audio a turn, so that live streams keep their share."""
     events: list[Event] = []
     limit = state.config.limits.upload_seconds
-
-    def turn() -> bool:
-        block = next(blocks, None)
-        if block is None:
-            events.extend(session.finish())
-            return False
-        events.extend(session.push(block))
-        return True
-
     try:
-        while await state.workers.run(turn):
+        while (block := await state.workers.run(next, blocks, None)) is not None:
+            events.extend(await asyncio.wrap_future(state.engine.submit(session.push_task(block))))
             if session.heard > limit:
                 raise Refused(
                     413, f"the audio is longer than {limit:g} s; cut it up", "file", "audio_too_long"
                 )
     except AudioError as error:
         raise Refused(400, str(error), "file", "invalid_audio") from None
-    return events
+    return events + await asyncio.wrap_future(state.engine.submit(session.finish_task()))
 
 
 def _blocks(file: BinaryIO, name: str) -> Iterator[np.ndarray]:

@@ -1,7 +1,8 @@
 """What the routes of one replica share: the configuration, the model, the workers, and who is being served."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ from raysr.serving.live import LiveStream
 from raysr.serving.models import ModelWatcher, ServedModel
 from raysr.serving.settings import ServingConfig
 from raysr.serving.workers import Workers
+from raysr.stream.engine import Engine
 from raysr.stream.session import Session
 
 
@@ -22,16 +24,19 @@ class ServerState:
     config: ServingConfig
     watcher: ModelWatcher
     workers: Workers
+    engine: Engine
     streams: Places
     uploads: Places
     live: set[LiveStream] = field(default_factory=set)
 
     @classmethod
     def build(cls, config: ServingConfig) -> "ServerState":
+        slots = config.limits.sessions + config.limits.uploads + 1  # one warms a model up
         return cls(
             config=config,
-            watcher=ModelWatcher(config.pool, config.entry, config.chunking, config.engine),
+            watcher=ModelWatcher(config.pool, config.entry, config.chunking, config.engine, slots),
             workers=Workers(config.threads),
+            engine=Engine(config.threads),
             streams=Places(config.limits.sessions),
             uploads=Places(config.limits.uploads),
         )
@@ -44,20 +49,32 @@ class ServerState:
             raise PoolError(f"no model is ready yet{': ' + told if told else ', the pool is empty'}")
         return self.watcher.current
 
-    def session(self, rate: int, session_id: str, phrases: Sequence[str] = ()) -> Session:
-        """Return a new session on the model in use; ConfigError for a phrase that it cannot boost.
+    @asynccontextmanager
+    async def session(
+        self, rate: int, session_id: str, phrases: Sequence[str] = ()
+    ) -> AsyncIterator[Session]:
+        """Yield a new session on the model in use, and see to it that it leaves whatever becomes of the block.
 
-        For a worker thread: a thousand phrases take a while.
+        Raises:
+            ConfigError: for a phrase that the model cannot boost.
+            PoolError: there is no model.
         """
-        model = self.model()
-        return Session(
-            model.recogniser,
-            rate=rate,
-            version=model.version,
-            session_id=session_id,
-            chunking=self.config.chunking,
-            phrases=read_phrases(phrases, model.recogniser.config.decode.phrase_boost),
-        )
+        # beside the event loop: a thousand phrases take a while
+        opening = asyncio.ensure_future(self.workers.run(self._open, rate, session_id, phrases))
+        try:
+            yield await asyncio.shield(opening)
+        finally:
+            opening.add_done_callback(self._leave)
+
+    def _open(self, rate: int, session_id: str, phrases: Sequence[str]) -> Session:
+        model = self.model().streaming
+        boosts = read_phrases(phrases, model.recogniser.config.decode.phrase_boost)
+        return Session(model, rate=rate, session_id=session_id, phrases=boosts)
+
+    def _leave(self, opened: "asyncio.Future[Session]") -> None:
+        if not opened.cancelled() and opened.exception() is None:
+            with suppress(RuntimeError):  # the engine is closed
+                self.engine.submit(opened.result().leave_task())
 
     @contextmanager
     def watching(self, stream: LiveStream) -> Iterator[None]:

@@ -1,29 +1,33 @@
 """A passage: a stretch of audio that one model recognises from beginning to end, with all the state that takes."""
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from raysr.audio.fbank import OnlineFbank
 from raysr.decode.events import Event
 from raysr.decode.segments import SegmentDecoder
-from raysr.model.chunking import Chunking
-from raysr.model.streaming import Streamer
-from raysr.pool import Recogniser
+from raysr.stream.streaming_model import StreamingModel
+from raysr.stream.together import Waiting
 
 
 class Passage:
     """16 kHz samples in, segment events out; times count from the passage's own beginning."""
 
-    def __init__(self, recogniser: Recogniser, chunking: Chunking, phrases: Mapping[str, float]) -> None:
+    def __init__(self, model: StreamingModel, phrases: Mapping[str, float]) -> None:
         """Raise :class:`raysr.errors.ConfigError` for phrases that cannot be boosted."""
-        model, config = recogniser.model, recogniser.config
+        recogniser = model.recogniser
+        config = recogniser.config
         self._fbank = OnlineFbank(config.fbank)
-        self._streamer = Streamer(model, *chunking, step=recogniser.step)
+        self._decoder = SegmentDecoder(
+            recogniser.model, config.decode, recogniser.lm, recogniser.tokeniser, phrases
+        )
+        self._streamer = model.streamer
         self._slot = self._streamer.join()
-        self._decoder = SegmentDecoder(model, config.decode, recogniser.lm, recogniser.tokeniser, phrases)
-        self._frame_samples = model.encoder.hop * config.fbank.shift_samples
+        self._unread = 0  # features that are in the slot from the next window's first one on
+        self._frame_samples = recogniser.model.encoder.hop * config.fbank.shift_samples
         self._frames = 0
 
     @property
@@ -31,30 +35,33 @@ class Passage:
         """How many samples the decoder has heard; those after them still wait for their chunk to fill."""
         return self._frames * self._frame_samples
 
-    @torch.inference_mode()
-    def push(self, samples: np.ndarray) -> list[Event]:
+    def push(self, samples: np.ndarray) -> Generator[Waiting, Tensor, list[Event]]:
         """Recognise as much of the samples (N,) as fills whole chunks."""
         features = self._fbank.push(torch.from_numpy(samples))  # (t, mel_bins)
         self._streamer.push(self._slot, features)
+        self._unread += len(features)
         outs = []
-        while ready := self._streamer.step():
-            outs.append(ready[self._slot])  # (t', D)
+        while self._unread >= self._streamer.window:
+            outs.append((yield Waiting(self._streamer, self._slot)))  # (t', D)
+            self._unread -= self._streamer.hop
         return self._decode(torch.cat(outs)) if outs else []
 
-    @torch.inference_mode()
     def finalize(self) -> list[Event]:
         """Recognise what was pushed to its end because the client asks for it; the passage ends."""
         return self._flush() + self._decoder.finalize()
 
-    @torch.inference_mode()
     def finish(self) -> list[Event]:
         """Recognise what was pushed to its end; the passage ends."""
         return self._flush() + self._decoder.finish()
 
+    def leave(self) -> None:
+        """Let another passage have the place in the model's batch; nothing else may follow."""
+        self._streamer.leave(self._slot)
+
     def _flush(self) -> list[Event]:
         return self._decode(self._streamer.finish(self._slot))
 
-    def _decode(self, out: torch.Tensor) -> list[Event]:
+    def _decode(self, out: Tensor) -> list[Event]:
         """Read encoder frames (t', D)."""
         self._frames += len(out)
         return self._decoder.push(out)

@@ -1,6 +1,7 @@
 """A session: one client's audio in, events out, whatever the audio's rate and however it is cut."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 
@@ -8,10 +9,10 @@ from raysr.audio.resample import Resampler
 from raysr.decode import events as decoded
 from raysr.decode.segments import boostable
 from raysr.decode.words import Word
-from raysr.model.chunking import CHUNKING, Chunking
-from raysr.pool import Recogniser
 from raysr.stream.events import Event, Final, Partial
 from raysr.stream.passage import Passage
+from raysr.stream.streaming_model import StreamingModel
+from raysr.stream.together import Task, alone
 
 SLICE_SECONDS = 0.5
 REWIND_SECONDS = 1.0
@@ -21,78 +22,106 @@ class Session:
     """Resampling, features, streaming encoder and segment decoder of one stream; no sockets, no threads, no Ray.
 
     The finals depend on the samples alone, not on how they are cut into pushes, and equal those of
-    ``raysr.decode.recognise.recognise_masked`` on the whole audio.
+    ``raysr.decode.recognise.recognise_masked`` on the whole audio. :meth:`push` and the like
+    carry out at once what their tasks do together with those of other sessions: see :mod:`raysr.stream.together`. A
+    session is asked for one thing at a time.
 
     Args:
-        recogniser: a loaded pool entry; :meth:`adopt` brings a newer one in while the session runs.
+        model: to hear with; :meth:`adopt` brings a newer one in while the session runs. RuntimeError where it has no
+            slot left.
         rate: of the samples pushed, in Hz.
-        version, session_id: names that the events carry.
-        chunking: encoder frames recognised at a time, and what they see beside themselves.
+        session_id: that the events carry.
         phrases: those expected, and their boosts. ConfigError for one that cannot be boosted; a newer model does
             without those that it cannot.
     """
 
     def __init__(
         self,
-        recogniser: Recogniser,
+        model: StreamingModel,
         *,
         rate: int = 16000,
-        version: str = "",
         session_id: str = "",
-        chunking: Chunking = CHUNKING,
         phrases: Mapping[str, float] | None = None,
     ) -> None:
         self.id = session_id
-        self.version = version
-        self._recogniser = recogniser
-        self._chunking = chunking
+        self._model = model
         self._phrases = dict(phrases or {})
         self._source_rate = rate
-        self._rate = recogniser.config.fbank.sample_rate
+        self._rate = model.recogniser.config.fbank.sample_rate
         self._resampler = Resampler(rate, self._rate)
         self._recent = np.zeros(0, np.float32)
-        self._newer: tuple[Recogniser, str] | None = None
+        self._newer: StreamingModel | None = None
         self._pushed = 0
         self._segment = 0
         self._begin(0)
+
+    @property
+    def version(self) -> str:
+        """The version of the model that hears now."""
+        return self._model.version
 
     @property
     def heard(self) -> float:
         """Seconds of audio pushed so far."""
         return self._pushed / self._source_rate
 
-    def adopt(self, recogniser: Recogniser, version: str) -> None:
+    def adopt(self, model: StreamingModel) -> None:
         """Take a newer model: from the next samples on while nobody speaks, otherwise when the open segment ends."""
-        self._newer = (recogniser, version) if version != self.version else None
+        self._newer = model if model is not self._model else None
 
     def push(self, samples: np.ndarray) -> list[Event]:
         """Hear samples (N,) float32 at the session's rate; return what they bring."""
-        self._pushed += len(samples)
-        return self._hear(self._resampler.push(samples))
+        return alone(self.push_task(samples))
 
     def finalize(self) -> list[Event]:
         """Close the open segment because the client asks for it; the last event is always a final."""
-        return self._close(self._passage.finalize(), "finalize")
+        return alone(self.finalize_task())
 
     def finish(self) -> list[Event]:
         """Close the last segment: the audio ended. The last event is always a final."""
-        return self._hear(self._resampler.flush()) + self._close(self._passage.finish(), "stop")
+        return alone(self.finish_task())
 
-    def _hear(self, samples: np.ndarray) -> list[Event]:
+    def push_task(self, samples: np.ndarray) -> Task:
+        """Do what :meth:`push` does."""
+        self._pushed += len(samples)
+        return (yield from self._hear(self._resampler.push(samples)))
+
+    def finalize_task(self) -> Task:
+        """Do what :meth:`finalize` does."""
+        return (yield from self._close("finalize"))
+
+    def finish_task(self) -> Task:
+        """Do what :meth:`finish` does."""
+        events = yield from self._hear(self._resampler.flush())
+        return events + (yield from self._close("stop"))
+
+    def leave(self) -> None:
+        """Give the place in the model's batch back; nothing else may follow."""
+        alone(self.leave_task())
+
+    def leave_task(self) -> Task:
+        """Do what :meth:`leave` does."""
+        self._passage.leave()
+        yield from ()
+        return []
+
+    def _hear(self, samples: np.ndarray) -> Task:
         """Hear samples (N,) at the model's rate, in slices, so that a newer model need not wait for a long push."""
         events: list[Event] = []
         step = round(SLICE_SECONDS * self._rate)
         for first in range(0, len(samples), step):
             if self._newer is not None and not self._speaking:
                 decoded_to = self._offset + self._passage.decoded
-                events += self._change(max(self._boundary, decoded_to - round(REWIND_SECONDS * self._rate)))
+                rewound = decoded_to - round(REWIND_SECONDS * self._rate)
+                events += yield from self._change(self._newer, max(self._boundary, rewound))
             piece = samples[first : first + step]
             self._recent = np.concatenate([self._recent, piece])
-            events += self._read(self._passage.push(piece))
+            found = yield from self._passage.push(piece)
+            events += yield from self._read(found)
             self._forget()
         return events
 
-    def _read(self, found: list[decoded.Event]) -> list[Event]:
+    def _read(self, found: list[decoded.Event]) -> Task:
         """Name and number the decoder's events; change the model where a segment ends."""
         events: list[Event] = []
         for event in found:
@@ -104,40 +133,43 @@ class Session:
                 self._boundary = round(named.end * self._rate)
                 if self._newer is not None:
                     # What the older model already read of the next segment is dropped: the newer one reads it again.
-                    return events + self._change(self._boundary)
+                    return events + (yield from self._change(self._newer, self._boundary))
         return events
 
-    def _close(self, found: list[decoded.Event], cause: decoded.Cause) -> list[Event]:
+    def _close(self, cause: Literal["finalize", "stop"]) -> Task:
         """End the passage and begin the next one after it; see to it that a final comes last."""
         newer, self._newer = self._newer, None
-        events = self._read(found)
+        found = self._passage.finalize() if cause == "finalize" else self._passage.finish()
+        events = yield from self._read(found)
         if not events or not isinstance(events[-1], Final) or events[-1].cause != cause:
             start = self._boundary / self._rate
             end = max(start, self._heard_samples / self._rate)
             events.append(Final(self.id, self._segment, self.version, start, end, "", (), 0.0, cause))
             self._segment += 1
+        self._passage.leave()
         if newer is not None:
-            self._take(*newer)
+            self._take(newer)
         self._begin(self._heard_samples)
         return events
 
-    def _change(self, first: int) -> list[Event]:
-        """Begin a passage of the newer model at sample ``first``, which is still in memory."""
-        assert self._newer is not None
-        newer, self._newer = self._newer, None
-        self._take(*newer)
+    def _change(self, newer: StreamingModel, first: int) -> Task:
+        """Begin a passage of a newer model at sample ``first``, which is still in memory."""
+        self._newer = None
+        self._passage.leave()
+        self._take(newer)
         again = self._recent[max(0, first - self._recent_start) :]
         self._begin(max(first, self._recent_start))
-        return self._hear(again)
+        return (yield from self._hear(again))
 
-    def _take(self, recogniser: Recogniser, version: str) -> None:
+    def _take(self, model: StreamingModel) -> None:
         """Go on with another model."""
-        self._recogniser, self.version = recogniser, version
+        self._model = model
+        recogniser = model.recogniser
         self._phrases = boostable(self._phrases, recogniser.tokeniser, recogniser.config.decode)
 
     def _begin(self, first: int) -> None:
         """Open a passage whose first sample is number ``first`` of the session."""
-        self._passage = Passage(self._recogniser, self._chunking, self._phrases)
+        self._passage = Passage(self._model, self._phrases)
         self._offset = self._boundary = self._recent_start = first
         self._recent = np.zeros(0, np.float32)
         self._speaking = False

@@ -22,6 +22,7 @@ from raysr.model.streaming import Streamer, StreamingStep
 from raysr.pool import Entry, Pool, Recogniser
 from raysr.stream.events import Final, transcript
 from raysr.stream.session import Session
+from raysr.stream.streaming_model import StreamingModel
 from raysr.text.tokeniser import Tokeniser
 
 CUT = Chunking(12, 4, 3)
@@ -42,7 +43,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, entry: Entry) -> Path:
 
 
 def finals(recogniser: Recogniser, samples: np.ndarray) -> list[Final]:
-    session = Session(recogniser, chunking=CUT)
+    session = Session(StreamingModel(recogniser, chunking=CUT))
     events = [event for piece in np.array_split(samples, 31) for event in session.push(piece)]
     return [event for event in [*events, *session.finish()] if isinstance(event, Final)]
 

@@ -7,7 +7,7 @@ from toy_language import sung
 from raysr.config import Spec
 from raysr.teachers.base import TEACHERS, TeacherContext
 
-SAID = ["bad cafe", "head ache", "a bead"]
+SAID = ["bad cafe", "head ache", "gab beg"]
 
 
 @pytest.mark.parametrize("audio", ["flac", "wav"])

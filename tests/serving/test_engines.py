@@ -53,7 +53,7 @@ def test_a_replica_exports_the_entry_that_it_takes(tmp_path: Path, recogniser: R
     watcher = ModelWatcher(str(tmp_path), None, CHUNKING, "onnx-int8")
     assert watcher.poll()
     assert watcher.current is not None
-    step = watcher.current.recogniser.step
+    step = watcher.current.streaming.recogniser.step
     assert isinstance(step, OnnxStep)
     weights = Pool(tmp_path).get("one").weights_hash
     assert (step.about["raysr.entry"], step.about["raysr.weights"]) == ("one", weights)

@@ -1,5 +1,7 @@
 """A session gives the text of the masked full forward, however the audio is cut, at any rate, and to its last word."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -16,9 +18,14 @@ from raysr.pool import Recogniser
 from raysr.stream.events import Event, Final, Partial, transcript
 from raysr.stream.pcm import PcmReader
 from raysr.stream.session import Session
+from raysr.stream.streaming_model import StreamingModel
 
 SAID = "bad cafe, head ache, beg bad"
 HEARD = ["bad cafe", "head ache", "beg bad"]
+
+
+def session_of(recogniser: Recogniser, version: str = "", **options: Any) -> Session:
+    return Session(StreamingModel(recogniser, version), **options)
 
 
 def masked(recogniser: Recogniser, samples: np.ndarray) -> list[decoded.Final]:
@@ -56,7 +63,7 @@ def test_any_cut_gives_the_text_of_the_masked_full_forward(
 ) -> None:
     samples = sung(SAID, seed=7)
     cuts = data.draw(st.lists(st.integers(0, len(samples)), max_size=40))
-    found = finals(streamed(Session(recogniser), samples, cuts))
+    found = finals(streamed(session_of(recogniser), samples, cuts))
     assert [final.text for final in found] == HEARD
     same(found, masked(recogniser, samples))
 
@@ -70,7 +77,7 @@ def test_any_cut_of_the_bytes_at_any_rate_gives_the_same_events(
     raw = (sung("gab face, hag", rate, seed=2) * 32768).astype("<i2").tobytes()
     whole = PcmReader("linear16").push(raw)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(raw)), max_size=25)))
-    reader, session, events = PcmReader("linear16"), Session(recogniser, rate=rate), []
+    reader, session, events = PcmReader("linear16"), session_of(recogniser, rate=rate), []
     for first, last in zip([0, *cuts], [*cuts, len(raw)], strict=True):
         events += session.push(reader.push(raw[first:last]))
     same(finals(events + session.finish()), masked(recogniser, resample(whole, rate, 16000)))
@@ -80,7 +87,7 @@ def test_any_cut_of_the_bytes_at_any_rate_gives_the_same_events(
 @given(end=st.integers(0, 90_000))
 def test_a_stop_anywhere_brings_the_text_of_what_was_sent(recogniser: Recogniser, end: int) -> None:
     samples = sung(SAID, seed=7)[:end]
-    events = streamed(Session(recogniser), samples)
+    events = streamed(session_of(recogniser), samples)
     assert isinstance(events[-1], Final)
     assert events[-1].cause == "stop"
     assert transcript(events) == " ".join(final.text for final in masked(recogniser, samples))
@@ -88,7 +95,7 @@ def test_a_stop_anywhere_brings_the_text_of_what_was_sent(recogniser: Recogniser
 
 def test_captions_are_stable_where_they_say_so(recogniser: Recogniser) -> None:
     stable, segment, shown = "", 0, 0
-    for event in streamed(Session(recogniser, session_id="s", version="m"), sung(SAID, seed=7)):
+    for event in streamed(session_of(recogniser, "m", session_id="s"), sung(SAID, seed=7)):
         assert (event.session, event.model) == ("s", "m")
         assert event.segment == segment
         assert event.text.startswith(stable)
@@ -101,7 +108,7 @@ def test_captions_are_stable_where_they_say_so(recogniser: Recogniser) -> None:
 
 
 def test_finalize_brings_what_was_said_and_the_session_goes_on(recogniser: Recogniser) -> None:
-    session = Session(recogniser)
+    session = session_of(recogniser)
     first, second = sung("bad cafe", seed=1), sung("head ache", seed=2)
     events = session.push(first) + session.finalize()
     assert [(f.text, f.cause) for f in finals(events)] == [("bad cafe", "finalize")]
@@ -113,7 +120,7 @@ def test_finalize_brings_what_was_said_and_the_session_goes_on(recogniser: Recog
 
 
 def test_a_session_without_audio_still_ends_with_a_final(recogniser: Recogniser) -> None:
-    (only,) = Session(recogniser).finish()
+    (only,) = session_of(recogniser).finish()
     assert isinstance(only, Final)
     assert (only.text, only.words, only.cause) == ("", (), "stop")
 
@@ -123,7 +130,7 @@ class Watched(Session):
 
     def __init__(self, recogniser: Recogniser, version: str) -> None:
         self.begins: list[tuple[str, int]] = []
-        super().__init__(recogniser, version=version)
+        super().__init__(StreamingModel(recogniser, version))
 
     def _begin(self, first: int) -> None:
         self.begins.append((self.version, first))
@@ -135,11 +142,12 @@ class Watched(Session):
 @example(at=1, packet=50_000)
 def test_a_newer_model_takes_over_between_segments(recogniser: Recogniser, at: int, packet: int) -> None:
     newer = relative(recogniser)
+    model = StreamingModel(newer, "new")
     samples = sung(SAID, seed=7)
     session, events = Watched(recogniser, version="old"), []
     for number, first in enumerate(range(0, len(samples), packet)):
         if number * packet >= at * len(samples) / 100:
-            session.adopt(newer, "new")
+            session.adopt(model)
         events += session.push(samples[first : first + packet])
     found = finals(events + session.finish())
     assert [final.text for final in found] == HEARD
@@ -159,16 +167,16 @@ def test_a_newer_model_takes_over_between_segments(recogniser: Recogniser, at: i
 
 
 def test_a_newer_model_comes_at_once_while_nobody_speaks(recogniser: Recogniser) -> None:
-    session = Session(recogniser, version="old")
+    session = session_of(recogniser, "old")
     noise = np.random.default_rng(0).normal(0, 0.002, 32000).astype(np.float32)
     session.push(noise)
-    session.adopt(relative(recogniser), "new")
+    session.adopt(StreamingModel(relative(recogniser), "new"))
     session.push(noise[:1600])
     assert session.version == "new"
 
 
 def test_memory_does_not_grow_with_the_session(recogniser: Recogniser) -> None:
-    session = Session(recogniser)
+    session = session_of(recogniser)
     samples = sung(SAID, seed=7)
     for _ in range(3):
         session.push(samples)

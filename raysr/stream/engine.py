@@ -1,0 +1,74 @@
+"""The engine: one thread that carries out what many sessions are asked for, all that is there in one go."""
+
+import threading
+from collections import deque
+from concurrent.futures import Future
+
+import torch
+
+from raysr.stream.events import Event
+from raysr.stream.together import Task, together
+
+Job = tuple[Task, "Future[list[Event]]"]
+
+
+class Engine:
+    """Carries out tasks of sessions side by side until it is closed.
+
+    While a round is carried out, the next one's tasks gather: batches grow with the load, and nobody waits for company.
+    The engine's thread is the only one that touches what sessions share.
+
+    Args:
+        threads: of torch, for the encoder's batches.
+    """
+
+    def __init__(self, threads: int = 1) -> None:
+        self._threads = threads
+        self._jobs: deque[Job] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="raysr-engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, task: Task) -> "Future[list[Event]]":
+        """Have a task carried out in the next round; a session may have one at a time.
+
+        Raises:
+            RuntimeError: the engine is closed.
+        """
+        future: Future[list[Event]] = Future()
+        with self._changed:
+            if self._closed:
+                raise RuntimeError("the engine is closed")
+            self._jobs.append((task, future))
+            self._changed.notify()
+        return future
+
+    def close(self) -> None:
+        """Let the round that is being carried out end, and cancel all other tasks."""
+        with self._changed:
+            self._closed = True
+            waiting = list(self._jobs)
+            self._jobs.clear()
+            self._changed.notify()
+        for _, future in waiting:
+            future.cancel()
+        self._thread.join()
+
+    def _run(self) -> None:
+        torch.set_num_threads(self._threads)
+        while jobs := self._next():
+            jobs = [(task, future) for task, future in jobs if future.set_running_or_notify_cancel()]
+            for (_, future), found in zip(jobs, together([task for task, _ in jobs]), strict=True):
+                if isinstance(found, Exception):
+                    future.set_exception(found)
+                else:
+                    future.set_result(found)
+
+    def _next(self) -> list[Job]:
+        """Return all tasks that are there, as soon as there is one; none once the engine is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._jobs or self._closed)
+            jobs = list(self._jobs)
+            self._jobs.clear()
+            return jobs

@@ -1,0 +1,69 @@
+"""Tasks that stop where they need encoder frames, so that many of them can get theirs from one batch."""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from raysr.model.streaming import Streamer
+from raysr.stream.events import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A stream whose next window of features is complete: who waits is sent the encoder frames (t', D) of it."""
+
+    streamer: Streamer
+    slot: int
+
+
+Task = Generator[Waiting, Tensor, list[Event]]
+"""Something a session is asked for; it yields where it needs an encoder step, and returns what came of it."""
+
+
+def alone(task: Task) -> list[Event]:
+    """Carry out one task and return its events; raise what it raises."""
+    (found,) = together([task])
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+@torch.inference_mode()
+def together(tasks: Sequence[Task]) -> list[list[Event] | Exception]:
+    """Carry out tasks of different sessions side by side: one encoder step serves all that wait for one.
+
+    Nobody else may step their streamers meanwhile. Returns, for each task, its events, or the exception that ended
+    it; the others go on. Where a step itself fails, it ends those who waited for it.
+    """
+    found: dict[int, list[Event] | Exception] = {}
+    waiting: dict[int, Waiting] = {}
+
+    def resume(number: int, frames: Tensor | Exception | None) -> None:
+        waiting.pop(number, None)
+        task = tasks[number]
+        try:
+            if isinstance(frames, Exception):
+                waiting[number] = task.throw(frames)
+            else:
+                waiting[number] = next(task) if frames is None else task.send(frames)
+        except StopIteration as end:
+            found[number] = end.value
+        except Exception as error:
+            found[number] = error
+
+    for number in range(len(tasks)):
+        resume(number, None)
+    while waiting:
+        streamer = next(iter(waiting.values())).streamer
+        served = {number: w.slot for number, w in waiting.items() if w.streamer is streamer}
+        try:
+            frames = streamer.step()
+        except Exception as error:
+            for number in served:
+                resume(number, error)
+            continue
+        for number, slot in served.items():
+            resume(number, frames[slot])
+    return [found[number] for number in range(len(tasks))]
