@@ -83,7 +83,7 @@ class LiveStream:
                 await self._changed.wait_for(lambda: self._inbox)
                 command = self._take()
                 self._changed.notify_all()
-            events = await asyncio.wrap_future(self._engine.submit(self._task(command)))
+            events = await self._engine.run(self._task(command))
             asked = isinstance(command, str)
             yield Step(
                 tuple(events), self._session.heard, self.lag, finalized=asked and command == "finalize"

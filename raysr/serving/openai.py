@@ -4,7 +4,6 @@ Written from the public API reference and checked with the ``openai`` SDK. Files
 audio, in bounded memory, so that a file and a stream of it give the same text.
 """
 
-import asyncio
 import uuid
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -138,14 +137,14 @@ async def _recognise(state: ServerState, session: Session, blocks: Iterator[np.n
     limit = state.config.limits.upload_seconds
     try:
         while (block := await state.workers.run(next, blocks, None)) is not None:
-            events.extend(await asyncio.wrap_future(state.engine.submit(session.push_task(block))))
+            events += await state.engine.run(session.push_task(block))
             if session.heard > limit:
                 raise Refused(
                     413, f"the audio is longer than {limit:g} s; cut it up", "file", "audio_too_long"
                 )
     except AudioError as error:
         raise Refused(400, str(error), "file", "invalid_audio") from None
-    return events + await asyncio.wrap_future(state.engine.submit(session.finish_task()))
+    return events + await state.engine.run(session.finish_task())
 
 
 def _blocks(file: BinaryIO, name: str) -> Iterator[np.ndarray]:

@@ -52,8 +52,8 @@ class ServingConfig(Config):
     """What runs the encoder: torch, or onnxruntime with float32 or int8 weights (`pip install 'raysr[onnx]'`)."""
     poll_seconds: float = Field(default=1.0, gt=0)
     """How often the pool is looked at for a newer entry."""
-    threads: int = Field(default=2, ge=1)
-    """Worker threads that run the model, beside the event loop; each uses one core."""
+    threads: int = Field(default=1, ge=1)
+    """Cores that compute a batch of the encoder; more than one where others use them too makes steps far slower."""
     replicas: int = Field(default=1, ge=1)
     cpus_per_replica: float = Field(default=1.0, ge=0)
     """Logical CPUs that Ray sets aside for a replica."""

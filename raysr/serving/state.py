@@ -16,6 +16,9 @@ from raysr.serving.workers import Workers
 from raysr.stream.engine import Engine
 from raysr.stream.session import Session
 
+DECODERS = 2
+"""Threads that decode uploaded files and open sessions."""
+
 
 @dataclass
 class ServerState:
@@ -35,7 +38,7 @@ class ServerState:
         return cls(
             config=config,
             watcher=ModelWatcher(config.pool, config.entry, config.chunking, config.engine, slots),
-            workers=Workers(config.threads),
+            workers=Workers(DECODERS),
             engine=Engine(config.threads),
             streams=Places(config.limits.sessions),
             uploads=Places(config.limits.uploads),

@@ -1,4 +1,4 @@
-"""The threads that decode audio and run the model, so that the event loop stays free to answer."""
+"""The threads that decode audio and open sessions, so that the event loop stays free to answer."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,11 +11,11 @@ T = TypeVar("T")
 
 
 class Workers:
-    """A small pool of threads; each runs torch on one core, so that sessions share the machine evenly."""
+    """A small pool of threads; torch runs on one core in each."""
 
     def __init__(self, threads: int) -> None:
         self._pool = ThreadPoolExecutor(
-            threads, thread_name_prefix="raysr-step", initializer=torch.set_num_threads, initargs=(1,)
+            threads, thread_name_prefix="raysr-work", initializer=torch.set_num_threads, initargs=(1,)
         )
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:

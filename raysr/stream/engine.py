@@ -1,5 +1,6 @@
 """The engine: one thread that carries out what many sessions are asked for, all that is there in one go."""
 
+import asyncio
 import threading
 from collections import deque
 from concurrent.futures import Future
@@ -43,6 +44,10 @@ class Engine:
             self._jobs.append((task, future))
             self._changed.notify()
         return future
+
+    async def run(self, task: Task) -> list[Event]:
+        """Have a task carried out and wait for it on the event loop; cancelled before its round, it never begins."""
+        return await asyncio.wrap_future(self.submit(task))
 
     def close(self) -> None:
         """Let the round that is being carried out end, and cancel all other tasks."""
