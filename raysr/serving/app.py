@@ -9,10 +9,9 @@ from pathlib import Path
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
-from starlette.exceptions import HTTPException
 
 from raysr import __version__
-from raysr.serving import deepgram, openai
+from raysr.serving import deepgram, openai, openai_errors
 from raysr.serving.settings import ServingConfig
 from raysr.serving.state import ServerState
 
@@ -30,9 +29,7 @@ def build_app(config: ServingConfig) -> FastAPI:
     app.add_api_route("/healthz", healthz, methods=["GET"])
     app.add_api_route("/", page, methods=["GET"], include_in_schema=False)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    app.add_exception_handler(openai.Refused, openai.refused)
-    app.add_exception_handler(HTTPException, openai.not_served)
-    app.add_exception_handler(Exception, openai.failed)
+    openai_errors.install(app)
     return app
 
 

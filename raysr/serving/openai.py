@@ -4,147 +4,138 @@ Written from the public API reference and checked with the ``openai`` SDK. Files
 audio, in bounded memory, so that a file and a stream of it give the same text.
 """
 
+import json
+import logging
 import uuid
-from collections.abc import Iterator
-from typing import Any, BinaryIO
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, BinaryIO
 
 import numpy as np
-from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
-from starlette.datastructures import FormData, UploadFile
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from raysr.audio.files import decode_blocks
 from raysr.errors import AudioError, ConfigError, PoolError
 from raysr.serving.admission import Full
+from raysr.serving.openai_errors import Refused
+from raysr.serving.openai_request import SCHEMA, TranscriptionRequest
+from raysr.serving.openai_transcript import Transcript
 from raysr.serving.state import ServerState
 from raysr.serving.uploads import TooLarge, read_form
-from raysr.stream.events import Event, transcript
+from raysr.stream.events import Event, GrowingText, transcript
 from raysr.stream.session import Session
 
+log = logging.getLogger(__name__)
 router = APIRouter()
 
-FORMATS = ("json", "text")
-BLOCK = 16000
+RATE = 16000
+BLOCK = RATE  # samples: a second, so that live streams keep their share
+LEFT = 499  # of a client that has left; nobody reads it
 
 
-class Refused(Exception):
-    """A request that is answered with an error in OpenAI's form."""
+@dataclass
+class Upload:
+    """A file that is being heard."""
 
-    def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None) -> None:
-        super().__init__(message)
-        self.status, self.param, self.code = status, param, code
+    request: Request
+    wanted: TranscriptionRequest
+    state: ServerState
+    session: Session
+
+    async def events(self) -> AsyncIterator[list[Event]]:
+        """Decode and recognise block by block, and yield what each brings; raise Refused where that cannot go on."""
+        engine, limit = self.state.engine, self.state.config.limits.upload_seconds
+        blocks = _blocks(self.wanted.upload.file, self.wanted.name)
+        try:
+            while (block := await self.state.workers.run(next, blocks, None)) is not None:
+                yield await engine.run(self.session.push_task(block))
+                if self.session.heard > limit:
+                    message = f"the audio is longer than {limit:g} s; cut it up"
+                    raise Refused(413, message, "file", "audio_too_long")
+                if await self.request.is_disconnected():
+                    raise Refused(LEFT, "the client has left")
+        except AudioError as error:
+            raise Refused(400, str(error), "file", "invalid_audio") from None
+        yield await engine.run(self.session.finish_task())
+
+    def transcript(self, events: list[Event]) -> Transcript:
+        """Return the transcript of all events."""
+        language = self.state.config.language or self.wanted.language or "und"
+        return Transcript(events, self.session.heard, self.session.version, language)
 
 
-_FORM = {
-    "type": "object",
-    "required": ["file", "model"],
-    "properties": {
-        "file": {"type": "string", "format": "binary"},
-        "model": {"type": "string", "description": "any name: the endpoint serves one model at a time"},
-        "response_format": {"type": "string", "enum": list(FORMATS)},
-        "phrases": {
-            "type": "array",
-            "items": {"type": "string"},
-            "description": "phrases to expect, each `text` or `text:boost`; an extension of ours",
-        },
-    },
-}
-
-
-@router.post(
-    "/v1/audio/transcriptions",
-    openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}},
-)
-async def transcriptions(request: Request) -> Response:
-    """Transcribe an uploaded file of any format that FFmpeg reads."""
+async def _opened(request: Request) -> AsyncIterator[Upload]:
+    """Yield the file of a request and a session for it; both end when the answer has been sent."""
     state: ServerState = request.app.state.server
     try:
         with state.uploads.enter():
-            async with _form(request, state.config.limits.upload_bytes) as form:
-                return await _transcribe(state, form)
+            try:
+                form = await read_form(request, state.config.limits.upload_bytes)
+            except TooLarge as error:
+                raise Refused(413, str(error), "file", "file_too_large") from None
+            except HTTPException as error:
+                raise Refused(400, str(error.detail)) from None
+            try:
+                wanted = TranscriptionRequest.read(form, state.config.language)
+                async with state.session(RATE, str(uuid.uuid4()), wanted.phrases) as session:
+                    yield Upload(request, wanted, state, session)
+            finally:
+                await form.close()
     except Full as full:
         raise Refused(503, f"{full}; try again in a moment", code="server_busy") from None
-
-
-class _form:
-    """The parsed upload; its spooled files are removed at the end of the block."""
-
-    def __init__(self, request: Request, limit: int) -> None:
-        self._request, self._limit = request, limit
-
-    async def __aenter__(self) -> FormData:
-        try:
-            self._parsed = await read_form(self._request, self._limit)
-        except TooLarge as error:
-            raise Refused(413, str(error), "file", "file_too_large") from None
-        except HTTPException as error:
-            raise Refused(400, str(error.detail)) from None
-        return self._parsed
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._parsed.close()
-
-
-async def _transcribe(state: ServerState, form: FormData) -> Response:
-    response_format = _check(form)
-    upload = form.get("file")
-    if not isinstance(upload, UploadFile):
-        raise Refused(
-            400, "the field 'file' is missing: attach an audio file", "file", "missing_required_parameter"
-        )
-    # Cut to what a log line or a message can hold: the name is the client's, and is never opened.
-    blocks = _blocks(upload.file, (upload.filename or "upload")[:100])
-    try:
-        async with state.session(16000, str(uuid.uuid4()), _phrases(form)) as session:
-            text = transcript(await _recognise(state, session, blocks))
     except ConfigError as error:
         raise Refused(400, str(error), "phrases", "invalid_value") from None
     except PoolError as error:
         raise Refused(503, str(error), code="no_model") from None
-    headers = {"x-raysr-model": session.version}
-    if response_format == "text":
-        return PlainTextResponse(text + "\n", headers=headers)
-    usage = {"type": "duration", "seconds": round(session.heard, 3)}
-    return JSONResponse({"text": text, "usage": usage, "model": session.version}, headers=headers)
 
 
-def _check(form: FormData) -> str:
-    """Return the response format; refuse what would silently change nothing."""
-    response_format = form.get("response_format", "json")
-    if response_format not in FORMATS:
-        raise Refused(
-            400,
-            f"response_format {str(response_format)[:40]!r} is not supported; supported: {', '.join(FORMATS)}",
-            "response_format",
-            "unsupported_value",
-        )
-    if str(form.get("stream", "false")).lower() not in {"false", "0"}:
-        raise Refused(
-            400, "stream=true is not supported; use the WebSocket /v1/listen", "stream", "unsupported_value"
-        )
-    return str(response_format)
+@router.post(
+    "/v1/audio/transcriptions",
+    openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": SCHEMA}}}},
+)
+async def transcriptions(upload: Annotated[Upload, Depends(_opened)]) -> Response:
+    """Transcribe an uploaded file of any format that FFmpeg reads."""
+    wanted, parts = upload.wanted, upload.events()
+    if wanted.stream:
+        first = await anext(parts)  # what is no audio is told by the status
+        return StreamingResponse(_told(upload, first, parts), media_type="text/event-stream")
+    found = upload.transcript([event async for events in parts for event in events])
+    body, headers = found.render(wanted.form, wanted.granularities), {"x-raysr-model": found.model}
+    if isinstance(body, str):
+        return PlainTextResponse(body, headers=headers)
+    return JSONResponse(body, headers=headers)
 
 
-def _phrases(form: FormData) -> list[str]:
-    """Return the phrases of a form, whose lists SDKs name with brackets and people do not."""
-    return [str(phrase) for key in ("phrases", "phrases[]") for phrase in form.getlist(key)]
-
-
-async def _recognise(state: ServerState, session: Session, blocks: Iterator[np.ndarray]) -> list[Event]:
-    """Decode and recognise block by block, a second of audio a turn, so that live streams keep their share."""
-    events: list[Event] = []
-    limit = state.config.limits.upload_seconds
+async def _told(upload: Upload, first: list[Event], rest: AsyncIterator[list[Event]]) -> AsyncIterator[str]:
+    """Yield server-sent events: what becomes certain, and the whole in the end."""
+    growing, found = GrowingText(), first
     try:
-        while (block := await state.workers.run(next, blocks, None)) is not None:
-            events += await state.engine.run(session.push_task(block))
-            if session.heard > limit:
-                raise Refused(
-                    413, f"the audio is longer than {limit:g} s; cut it up", "file", "audio_too_long"
-                )
-    except AudioError as error:
-        raise Refused(400, str(error), "file", "invalid_audio") from None
-    return events + await state.engine.run(session.finish_task())
+        for message in _deltas(growing, first):
+            yield message
+        async for events in rest:
+            found += events
+            for message in _deltas(growing, events):
+                yield message
+        done = {"type": "transcript.text.done", "text": transcript(found), "model": upload.session.version}
+        yield _event(done)
+        yield "data: [DONE]\n\n"
+    except Refused as refused:
+        yield _event(refused.body)
+    except Exception:
+        log.exception("a transcription failed")
+        yield _event(Refused(500, "the server failed; its log says why", code="internal_error").body)
+
+
+def _deltas(growing: GrowingText, events: list[Event]) -> Iterator[str]:
+    for event in events:
+        if added := growing.push(event):
+            yield _event({"type": "transcript.text.delta", "delta": added})
+
+
+def _event(content: dict[str, Any]) -> str:
+    return f"data: {json.dumps(content)}\n\n"
 
 
 def _blocks(file: BinaryIO, name: str) -> Iterator[np.ndarray]:
@@ -171,26 +162,3 @@ async def model(request: Request, name: str) -> dict[str, Any]:
 def _model(request: Request) -> dict[str, Any]:
     served = request.app.state.server.model()
     return {"id": served.version, "object": "model", "created": int(served.since), "owned_by": "raysr"}
-
-
-async def refused(_: Request, error: Exception) -> Response:
-    """Answer :class:`Refused` in OpenAI's form."""
-    assert isinstance(error, Refused)
-    return _error(error.status, str(error), error.param, error.code)
-
-
-async def not_served(_: Request, error: Exception) -> Response:
-    """Answer an unknown path or method in OpenAI's form too: its SDK reads nothing else."""
-    assert isinstance(error, HTTPException)
-    return _error(error.status_code, str(error.detail), None, None)
-
-
-async def failed(_: Request, __: Exception) -> Response:
-    """Answer what we did not foresee; the log has the traceback, the client gets a sentence."""
-    return _error(500, "the server failed; its log says why", None, "internal_error")
-
-
-def _error(status: int, message: str, param: str | None, code: str | None) -> Response:
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
-    return JSONResponse(body, status, headers={"retry-after": "1"} if status == 503 else None)

@@ -40,6 +40,8 @@ class ServingConfig(Config):
 
     pool: str
     """The model pool to serve from: the folder that a run publishes its students to."""
+    language: str | None = Field(default=None, pattern="^[a-z]{2,3}$")
+    """The language of its models, such as `en`: requests that name another one are refused, answers name it."""
     entry: str | None = None
     """Serve this pool entry and no other; None follows the newest good one."""
     chunk_size: int = Field(default=CHUNKING.size, ge=1)

@@ -62,3 +62,23 @@ Event = Partial | Final
 def transcript(events: list[Event]) -> str:
     """Return the text of all finals, apart by one space."""
     return " ".join(event.text for event in events if isinstance(event, Final) and event.text)
+
+
+class GrowingText:
+    """The transcript as it grows, for clients that take nothing back: what later audio will not change."""
+
+    def __init__(self) -> None:
+        self._segment = ""
+        self._before = False
+
+    def push(self, event: Event) -> str:
+        """Return what an event adds; all that was ever returned, joined, is the :func:`transcript` of the finals."""
+        known = event.text if isinstance(event, Final) else event.stable
+        added = known[len(self._segment) :]
+        if added and not self._segment and self._before:
+            added = " " + added
+        self._segment = known
+        if isinstance(event, Final):
+            self._before |= bool(event.text)
+            self._segment = ""
+        return added

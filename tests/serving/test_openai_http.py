@@ -1,8 +1,11 @@
 """The OpenAI SDK, pointed at the endpoint, transcribes; what cannot be done is refused in words its users can read."""
 
+import contextlib
 import io
 import json
+import re
 import struct
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -59,7 +62,9 @@ def test_options_that_change_nothing_here_are_taken(server: Server) -> None:
 
 def test_a_phrase_that_is_boosted_enough_is_heard_in_anything(server: Server) -> None:
     assert transcribe(server, wav("bad")).text == "bad"
-    assert "dad" in transcribe(server, wav("bad"), extra_body={"phrases": ["Dad:10", "cafe"]}).text.split()
+    for name in ("phrases", "keywords"):
+        answer = transcribe(server, wav("bad"), extra_body={name: ["Dad:10", "cafe"]})
+        assert "dad" in answer.text.split()
 
 
 @pytest.mark.parametrize(
@@ -84,9 +89,13 @@ def test_compressed_audio_and_other_rates_are_read(server: Server) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"response_format": "srt"}, "'srt' is not supported; supported: json, text"),
-        ({"response_format": "verbose_json"}, "supported: json, text"),
-        ({"stream": True}, "stream=true is not supported"),
+        ({"response_format": "diarized_json"}, "supported: json, text, srt, vtt, verbose_json"),
+        ({"response_format": "srt", "stream": True}, "response_format=srt does not come in pieces"),
+        ({"timestamp_granularities": ["word"]}, "come with response_format=verbose_json alone"),
+        (
+            {"timestamp_granularities": ["sentence"], "response_format": "verbose_json"},
+            "supported: word, segment",
+        ),
     ],
 )
 def test_what_is_not_supported_is_named(server: Server, options: dict[str, Any], told: str) -> None:
@@ -94,6 +103,83 @@ def test_what_is_not_supported_is_named(server: Server, options: dict[str, Any],
         transcribe(server, wav("bad"), **options)
     assert caught.value.code == "unsupported_value"
     assert caught.value.param in options
+
+
+def test_verbose_json_has_segments_and_words_as_asked(server: Server) -> None:
+    audio = wav(SAID)
+    answer = transcribe(server, audio, response_format="verbose_json")
+    assert (answer.text, answer.language, answer.words) == (HEARD, "und", None)
+    assert answer.duration == pytest.approx((len(audio) - 44) / 32000, abs=0.01)
+    assert [s.text for s in answer.segments] == ["bad cafe", "head ache"]
+    assert [s.id for s in answer.segments] == [0, 1]
+    assert all(s.start < s.end <= answer.duration for s in answer.segments)
+    assert all(-1 < s.avg_logprob <= 0 < s.compression_ratio for s in answer.segments)
+    timed = transcribe(server, audio, response_format="verbose_json", timestamp_granularities=["word"])
+    assert timed.segments is None
+    assert [w.word for w in timed.words] == HEARD.split()
+    starts = [w.start for w in timed.words]
+    assert starts == sorted(starts)
+    assert starts[0] == pytest.approx(0.15, abs=0.1)
+    assert all(w.start <= w.end and 0 < w.confidence <= 1 for w in timed.words)
+    both = transcribe(
+        server, audio, response_format="verbose_json", timestamp_granularities=["word", "segment"]
+    )
+    assert (len(both.segments), len(both.words)) == (2, 4)
+
+
+def test_srt_and_vtt_are_captions(server: Server) -> None:
+    srt, vtt = (transcribe(server, wav(SAID), response_format=form) for form in ("srt", "vtt"))
+    cue = r"00:00:0\d[,.]\d{3} --> 00:00:0\d[,.]\d{3}"
+    assert re.fullmatch(rf"1\n{cue}\nbad cafe\n\n2\n{cue}\nhead ache\n", srt)
+    assert re.fullmatch(rf"WEBVTT\n\n{cue}\nbad cafe\n\n{cue}\nhead ache\n", vtt)
+
+
+@pytest.mark.parametrize("options", [{}, {"response_format": "text"}])
+def test_a_stream_of_events_adds_up_to_the_text(server: Server, options: dict[str, Any]) -> None:
+    *deltas, done = transcribe(server, wav(f"{SAID}, {SAID}"), stream=True, **options)
+    assert {event.type for event in deltas} == {"transcript.text.delta"}
+    assert len(deltas) > 4
+    assert done.type == "transcript.text.done"
+    assert "".join(event.delta for event in deltas) == done.text == f"{HEARD} {HEARD}"
+    assert done.model == "first"
+
+
+def test_a_stream_of_what_is_no_audio_is_refused_before_it_begins(server: Server) -> None:
+    with pytest.raises(openai.BadRequestError, match=r"letter\.wav"):
+        transcribe(server, b"this is a letter", "letter.wav", stream=True)
+
+
+def test_a_stream_that_breaks_off_says_why(start: Callable[..., Server]) -> None:
+    server = start(limits={"upload_seconds": 3})
+    texts: list[str] = []
+    with pytest.raises(openai.APIError, match="longer than 3 s"):
+        texts.extend(event.type for event in transcribe(server, wav(f"{SAID}, {SAID}"), stream=True))
+    assert set(texts) == {"transcript.text.delta"}
+
+
+def test_a_client_that_leaves_gives_its_place_back(start: Callable[..., Server]) -> None:
+    server = start(limits={"uploads": 1})
+    long = wav_bytes(np.tile(sung(SAID, seed=1), 40))
+    for stream in (True, False):
+        with contextlib.suppress(openai.APITimeoutError):
+            impatient = client(server).with_options(timeout=0.5)
+            events = impatient.audio.transcriptions.create(model="m", file=long, stream=stream)
+            if stream:
+                next(iter(events))
+                events.close()  # type: ignore[union-attr]
+        deadline = time.monotonic() + 20
+        while transcribe_status(server, wav("bad")) != 200:
+            assert time.monotonic() < deadline
+
+
+def test_the_language_is_told_and_another_one_refused(start: Callable[..., Server]) -> None:
+    server = start(language="en")
+    for language in ("en", "EN", openai.omit):
+        answer = transcribe(server, wav("bad"), response_format="verbose_json", language=language)
+        assert answer.language == "en"
+    with pytest.raises(openai.BadRequestError, match="this endpoint hears en") as caught:
+        transcribe(server, wav("bad"), language="de")
+    assert caught.value.param == "language"
 
 
 def nan_wav() -> bytes:
