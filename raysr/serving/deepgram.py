@@ -3,191 +3,253 @@
 Written from Deepgram's public API reference and checked with its own client, ``deepgram-sdk``.
 """
 
-import asyncio
-import contextlib
 import json
-import logging
-from collections.abc import AsyncIterator
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
-from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from fastapi import APIRouter, WebSocket
 
 from raysr.errors import ConfigError, RaysrError
-from raysr.serving.admission import Full
-from raysr.serving.deepgram_messages import ListenQuery, Renderer, error_message
-from raysr.serving.live import LiveStream
-from raysr.serving.settings import Limits
-from raysr.serving.state import ServerState
-from raysr.stream.pcm import PcmReader
+from raysr.serving.live import Step
+from raysr.serving.live_socket import Asked, LiveSocket, Message, Reason, Refusal
+from raysr.stream.events import Event, Final, Partial
+from raysr.stream.pcm import ENCODINGS, PcmReader, check_rate
 
-log = logging.getLogger(__name__)
 router = APIRouter()
 
-NORMAL, UNSUPPORTED, POLICY, TOO_BIG, INTERNAL, TRY_LATER = 1000, 1003, 1008, 1009, 1011, 1013
+VARIANTS: dict[Reason, str] = {
+    "full": "TOO_MANY_SESSIONS",
+    "not_ready": "NOT_READY",
+    "request": "INVALID_QUERY_PARAMETER",
+    "audio": "DATA-0000",
+    "message": "DATA-0000",
+    "idle": "NET-0001",
+    "too_big": "MESSAGE-TOO-LONG",
+    "too_long": "SESSION-TOO-LONG",
+    "internal": "INTERNAL",
+}
 
 
-class Refusal(Exception):
-    """The stream ends here: what to tell the client, and the code to close with."""
+@dataclass(frozen=True, slots=True)
+class ListenQuery:
+    """The query parameters of ``/v1/listen`` that we act on; the others are accepted and change nothing."""
 
-    def __init__(self, code: int, variant: str, description: str) -> None:
-        super().__init__(description)
-        self.code, self.variant = code, variant
+    encoding: str = "linear16"
+    sample_rate: int = 16000
+    channels: int = 1
+    interim_results: bool = False
+    utterance_end_ms: int | None = None
+    vad_events: bool = False
+    phrases: tuple[str, ...] = ()
 
+    @classmethod
+    def read(cls, query: Mapping[str, str], phrases: Iterable[str] = ()) -> "ListenQuery":
+        """Read a query string, and the values of ``keyterm`` and ``keywords``, which may be there several times.
 
-@router.websocket("/v1/listen")
-async def listen(socket: WebSocket) -> None:
-    """Serve one stream. Refusals come after the handshake, so that every client gets to read them."""
-    state: ServerState = socket.app.state.server
-    await socket.accept(_subprotocol(socket))
-    renderer = None
-    try:
-        query = _query(socket)
-        with state.streams.enter():
-            renderer = Renderer(query, state.model().version)
-            await _converse(socket, state, query, renderer)
-        await _close(socket, NORMAL)
-    except WebSocketDisconnect:
-        log.info("a client left before its stream ended")
-    except Refusal as refusal:
-        await _refuse(socket, refusal, renderer)
-    except Full as full:
-        await _refuse(socket, Refusal(TRY_LATER, "TOO_MANY_SESSIONS", f"{full}; try again later"), renderer)
-    except ConfigError as error:  # a phrase that cannot be boosted
-        await _refuse(socket, Refusal(POLICY, "INVALID_QUERY_PARAMETER", str(error)), renderer)
-    except RaysrError as error:
-        await _refuse(socket, Refusal(TRY_LATER, "NOT_READY", str(error)), renderer)
-    except Exception:
-        log.exception("a stream failed")
-        await _refuse(socket, Refusal(INTERNAL, "INTERNAL", "the server failed; please reconnect"), renderer)
-
-
-async def _converse(socket: WebSocket, state: ServerState, query: ListenQuery, renderer: Renderer) -> None:
-    """Read audio and write results side by side, until the stream was answered to its end."""
-    limits, rate = state.config.limits, query.sample_rate
-    async with state.session(rate, renderer.request_id, query.phrases) as session:
-        stream = LiveStream(session, state.watcher, state.engine, rate, limits.queued_seconds)
-        writer = asyncio.create_task(_write(socket, stream, renderer, limits))
-        reader = asyncio.create_task(_read(socket, stream, query, limits))
-        with state.watching(stream):
-            try:
-                await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
-                if writer.done():
-                    await writer
-                refusal = await _outcome(reader)
-                await stream.finish()
-                await writer
-                if refusal is not None:
-                    raise refusal
-            finally:
-                await _cancel(reader, writer)
-    await _send(socket, renderer.metadata(stream.received), limits)
+        Raises a RaysrError that names the parameter.
+        """
+        encoding = query.get("encoding")
+        if encoding is None:
+            raise ConfigError(
+                "encoding is missing: audio in a container is not taken on this socket; send raw audio with "
+                f"encoding={'|'.join(ENCODINGS)} and sample_rate, or the whole file to /v1/audio/transcriptions"
+            )
+        result = cls(
+            encoding=encoding,
+            sample_rate=check_rate(_integer(query, "sample_rate", 16000)),
+            channels=_integer(query, "channels", 1),
+            interim_results=_switch(query, "interim_results"),
+            utterance_end_ms=_integer(query, "utterance_end_ms", 0) or None,
+            vad_events=_switch(query, "vad_events"),
+            phrases=tuple(phrases),
+        )
+        PcmReader(result.encoding, result.channels)
+        return result
 
 
-async def _outcome(reader: "asyncio.Task[None]") -> Refusal | None:
-    """Return why the reader stopped: None when the client asked for the end; a client that left raises."""
-    try:
-        await reader
-    except Refusal as refusal:
-        return refusal
-    return None
+class Deepgram:
+    """Deepgram's dialect of one stream; remembers only what its messages need.
 
+    Results carry one key of ours, ``raysr``: the stable and the volatile part of the text, and the lag in seconds.
+    """
 
-async def _read(socket: WebSocket, stream: LiveStream, query: ListenQuery, limits: Limits) -> None:
-    """Queue what the client sends until it says CloseStream; raise Refusal for what it may not send."""
-    reader = PcmReader(query.encoding, query.channels)
-    async for message in _messages(socket, limits):
+    def __init__(self, query: ListenQuery) -> None:
+        self.id = str(uuid.uuid4())
+        self._query, self._model = query, ""
+        self._reader = PcmReader(query.encoding, query.channels)
+        self._last = (-1, "")
+        self._speaking = False
+        self._open_utterance: float | None = None
+
+    @property
+    def opening(self) -> tuple[int, tuple[str, ...]]:
+        """All is said in the query."""
+        return self._query.sample_rate, self._query.phrases
+
+    def hello(self, model: str) -> list[Message]:
+        """Say nothing before there is something to say."""
+        self._model = model
+        return []
+
+    def read(self, message: bytes | str) -> list[Asked]:
+        """Read raw audio, or ``Finalize``, ``KeepAlive`` and ``CloseStream``."""
         if isinstance(message, bytes):
-            await _push(stream, reader, message, limits)
-            continue
+            samples = self._reader.push(message)
+            return [samples] if len(samples) else []
         match _control(message):
             case "Finalize":
-                await stream.finalize()
+                return ["finalize"]
             case "CloseStream":
-                return
+                return ["finish"]
             case "KeepAlive":
-                pass
+                return []
             case other:
-                raise Refusal(UNSUPPORTED, "DATA-0000", f"a text message of type {other} is not understood")
+                raise Refusal("message", f"a text message of type {other} is not understood")
+
+    def render(self, step: Step) -> list[Message]:
+        """Return the messages that ``step`` is worth, in order."""
+        messages = [message for event in step.events for message in self._event(event, step)]
+        return messages + self._utterance_end(step)
+
+    def goodbye(self, received: float) -> list[Message]:
+        """Return the metadata of the stream."""
+        return [
+            {
+                "type": "Metadata",
+                "transaction_key": "deprecated",
+                "request_id": self.id,
+                "sha256": "",
+                "created": datetime.now(UTC).isoformat(),
+                "duration": round(received, 3),
+                "channels": 1,
+                "models": [self._model],
+            }
+        ]
+
+    def _event(self, event: Event, step: Step) -> list[Message]:
+        self._model = event.model
+        messages = []
+        if event.text and not self._speaking:
+            self._speaking = True
+            if self._query.vad_events:
+                messages.append(
+                    {"type": "SpeechStarted", "channel": [0, 1], "timestamp": round(event.start, 3)}
+                )
+        if isinstance(event, Final):
+            self._speaking = False
+            if event.words:
+                self._open_utterance = event.words[-1].end
+            messages.append(self._final(event, step))
+        elif event.text and self._query.interim_results and self._last != (event.segment, event.text):
+            self._last = event.segment, event.text
+            messages.append(self._interim(event, step))
+        return messages
+
+    def _final(self, event: Final, step: Step) -> Message:
+        words = [
+            {
+                "word": word.text,
+                "start": round(word.start, 3),
+                "end": round(word.end, 3),
+                "confidence": round(word.confidence, 4),
+                "punctuated_word": word.text,
+            }
+            for word in event.words
+        ]
+        alternative = {"transcript": event.text, "confidence": round(event.confidence, 4), "words": words}
+        return self._results(event, alternative, step) | {
+            "is_final": True,
+            "speech_final": event.cause == "endpoint",
+            "from_finalize": event.cause == "finalize",
+            "raysr": {"stable": event.text, "volatile": "", "lag": round(step.lag, 3)},
+        }
+
+    def _interim(self, event: Partial, step: Step) -> Message:
+        alternative = {"transcript": event.text, "confidence": 0.0, "words": []}
+        return self._results(event, alternative, step) | {
+            "is_final": False,
+            "speech_final": False,
+            "from_finalize": False,
+            "raysr": {"stable": event.stable, "volatile": event.volatile, "lag": round(step.lag, 3)},
+        }
+
+    def _results(self, event: Event, alternative: Message, step: Step) -> Message:
+        return {
+            "type": "Results",
+            "channel_index": [0, 1],
+            "start": round(event.start, 3),
+            "duration": round(max(0.0, event.end - event.start), 3),
+            "channel": {"alternatives": [alternative]},
+            "metadata": {
+                "request_id": self.id,
+                "model_info": {"name": event.model, "version": event.model, "arch": "raysr"},
+                "model_uuid": str(uuid.uuid5(uuid.NAMESPACE_URL, f"raysr:{event.model}")),
+            },
+        }
+
+    def _utterance_end(self, step: Step) -> list[Message]:
+        """Say that the speaker has been silent for ``utterance_end_ms`` since the last word that was final."""
+        if self._query.utterance_end_ms is None or self._open_utterance is None or self._speaking:
+            return []
+        if step.heard < self._open_utterance + self._query.utterance_end_ms / 1000:
+            return []
+        message = {"type": "UtteranceEnd", "channel": [0, 1], "last_word_end": round(self._open_utterance, 3)}
+        self._open_utterance = None
+        return [message]
+
+    def refused(self, refusal: Refusal) -> list[Message]:
+        """Return Deepgram's in-band error."""
+        return [error_message(VARIANTS[refusal.reason], str(refusal), self.id)]
 
 
-async def _push(stream: LiveStream, reader: PcmReader, message: bytes, limits: Limits) -> None:
-    try:
-        samples = reader.push(message)
-    except RaysrError as error:
-        raise Refusal(POLICY, "DATA-0000", str(error)) from None
-    if stream.received > limits.session_seconds:
-        raise Refusal(POLICY, "SESSION-TOO-LONG", f"a stream may hold {limits.session_seconds:g} s of audio")
-    if len(samples):
-        await stream.push(samples)
+def error_message(variant: str, description: str, request_id: str = "") -> Message:
+    """Return Deepgram's in-band error."""
+    return {
+        "type": "Error",
+        "description": description,
+        "message": description,
+        "variant": variant,
+        "request_id": request_id,
+    }
 
 
-async def _messages(socket: WebSocket, limits: Limits) -> AsyncIterator[bytes | str]:
-    """Yield the client's messages; raise Refusal when one is too long or none comes in time."""
-    while True:
-        try:
-            raw = await asyncio.wait_for(socket.receive(), limits.idle_seconds)
-        except TimeoutError:
-            raise Refusal(
-                INTERNAL, "NET-0001", f"no audio and no KeepAlive came for {limits.idle_seconds:g} s"
-            ) from None
-        if raw["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect(raw.get("code", 1005))
-        message: bytes | str = raw["bytes"] if raw.get("bytes") is not None else raw.get("text") or ""
-        if len(message) > limits.message_bytes:
-            raise Refusal(TOO_BIG, "MESSAGE-TOO-LONG", f"a message may hold {limits.message_bytes} bytes")
-        yield message
+def _integer(query: Mapping[str, str], name: str, default: int) -> int:
+    text = query.get(name)
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise ConfigError(f"{name} should be a whole number, not '{text[:20]}'")
+    return int(text)
 
 
-async def _write(socket: WebSocket, stream: LiveStream, renderer: Renderer, limits: Limits) -> None:
-    async for step in stream.steps():
-        for message in renderer.render(step):
-            await _send(socket, message, limits)
-
-
-async def _send(socket: WebSocket, message: dict[str, object], limits: Limits) -> None:
-    """Send one message; a client that does not read it in time has left, as far as we can tell."""
-    try:
-        await asyncio.wait_for(socket.send_text(json.dumps(message)), limits.send_seconds)
-    except (TimeoutError, RuntimeError):
-        raise WebSocketDisconnect(1006) from None
-
-
-async def _refuse(socket: WebSocket, refusal: Refusal, renderer: Renderer | None) -> None:
-    request_id = renderer.request_id if renderer else ""
-    with contextlib.suppress(Exception):
-        await asyncio.wait_for(
-            socket.send_text(json.dumps(error_message(refusal.variant, str(refusal), request_id))), 5.0
-        )
-    await _close(socket, refusal.code, refusal.variant)
-
-
-async def _close(socket: WebSocket, code: int, reason: str = "") -> None:
-    with contextlib.suppress(Exception):
-        await socket.close(code, reason)
-
-
-async def _cancel(*tasks: "asyncio.Task[None]") -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _query(socket: WebSocket) -> ListenQuery:
-    try:
-        given = socket.query_params
-        return ListenQuery.read(given, [*given.getlist("keyterm"), *given.getlist("keywords")])
-    except RaysrError as error:
-        raise Refusal(POLICY, "INVALID_QUERY_PARAMETER", str(error)) from None
-
-
-def _subprotocol(socket: WebSocket) -> str | None:
-    """Answer the ``token`` sub-protocol that Deepgram's browser clients offer; a browser drops the socket otherwise."""
-    offered = socket.scope.get("subprotocols") or []
-    return "token" if "token" in offered else None
+def _switch(query: Mapping[str, str], name: str) -> bool:
+    text = query.get(name, "false").lower()
+    if text not in {"true", "false"}:
+        raise ConfigError(f"{name} should be true or false, not '{text[:20]}'")
+    return text == "true"
 
 
 def _control(message: str) -> str:
     try:
         kind = json.loads(message)["type"]
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise Refusal(UNSUPPORTED, "DATA-0000", "a text message should be JSON with a 'type'") from None
+        raise Refusal("message", "a text message should be JSON with a 'type'") from None
     return kind if isinstance(kind, str) else repr(kind)[:40]
+
+
+@router.websocket("/v1/listen")
+async def listen(socket: WebSocket) -> None:
+    """Serve one stream."""
+    # browsers drop a socket whose server does not answer the sub-protocol that Deepgram's clients offer there
+    await socket.accept("token" if "token" in (socket.scope.get("subprotocols") or []) else None)
+    given = socket.query_params
+    try:
+        query = ListenQuery.read(given, [*given.getlist("keyterm"), *given.getlist("keywords")])
+    except RaysrError as error:
+        refusal = Refusal("request", str(error))
+        await socket.send_json(error_message(VARIANTS[refusal.reason], str(refusal)))
+        await socket.close(refusal.code, refusal.reason)
+        return
+    await LiveSocket(socket, Deepgram(query)).serve()

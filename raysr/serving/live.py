@@ -28,12 +28,14 @@ class Step:
         heard: seconds of audio recognised so far.
         lag: seconds of audio received and not yet recognised.
         finalized: whether this step answers a request to finalise.
+        pushes: how many pieces of audio it answers, which were pushed one by one.
     """
 
     events: tuple[Event, ...]
     heard: float
     lag: float
     finalized: bool = False
+    pushes: int = 0
 
 
 class LiveStream:
@@ -81,14 +83,14 @@ class LiveStream:
         while True:
             async with self._changed:
                 await self._changed.wait_for(lambda: self._inbox)
-                command = self._take()
+                command, pushes = self._take()
                 self._changed.notify_all()
+            if (newest := self._watcher.current) is not None:
+                self._session.adopt(newest.streaming)
             events = await self._engine.run(self._task(command))
-            asked = isinstance(command, str)
-            yield Step(
-                tuple(events), self._session.heard, self.lag, finalized=asked and command == "finalize"
-            )
-            if asked and command == "finish":
+            asked = command if isinstance(command, str) else None
+            yield Step(tuple(events), self._session.heard, self.lag, asked == "finalize", pushes)
+            if asked == "finish":
                 return
 
     async def _put(self, command: _Command) -> None:
@@ -99,25 +101,20 @@ class LiveStream:
     def _queued(self) -> float:
         return sum(len(item) for item in self._inbox if not isinstance(item, str)) / self._rate
 
-    def _take(self) -> _Command:
-        """Return the next command; neighbouring audio is joined into one step of at most about a second."""
+    def _take(self) -> tuple[_Command, int]:
+        """Return the next command, and how many pieces of audio it holds: neighbours are joined, to about a second."""
         first = self._inbox.popleft()
         if isinstance(first, str):
-            return first
+            return first, 0
         pieces, length = [first], len(first)
         while self._inbox and not isinstance(self._inbox[0], str) and length < STEP_SECONDS * self._rate:
             piece = self._inbox.popleft()
             assert not isinstance(piece, str)
             pieces.append(piece)
             length += len(piece)
-        return np.concatenate(pieces)
+        return np.concatenate(pieces), len(pieces)
 
     def _task(self, command: _Command) -> Task:
-        newest = self._watcher.current
-        if newest is not None:
-            self._session.adopt(newest.streaming)
         if not isinstance(command, str):
-            return (yield from self._session.push_task(command))
-        if command == "finalize":
-            return (yield from self._session.finalize_task())
-        return (yield from self._session.finish_task())
+            return self._session.push_task(command)
+        return self._session.finalize_task() if command == "finalize" else self._session.finish_task()

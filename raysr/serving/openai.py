@@ -50,6 +50,7 @@ class Upload:
         blocks = _blocks(self.wanted.upload.file, self.wanted.name)
         try:
             while (block := await self.state.workers.run(next, blocks, None)) is not None:
+                self.session.adopt(self.state.model().streaming)
                 yield await engine.run(self.session.push_task(block))
                 if self.session.heard > limit:
                     message = f"the audio is longer than {limit:g} s; cut it up"

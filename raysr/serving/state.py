@@ -1,8 +1,8 @@
 """What the routes of one replica share: the configuration, the model, the workers, and who is being served."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,14 +79,18 @@ class ServerState:
             with suppress(RuntimeError):  # the engine is closed
                 self.engine.submit(opened.result().leave_task())
 
-    @contextmanager
-    def watching(self, stream: LiveStream) -> Iterator[None]:
-        """Count ``stream`` in :meth:`health` for the block."""
-        self.live.add(stream)
-        try:
-            yield
-        finally:
-            self.live.discard(stream)
+    @asynccontextmanager
+    async def stream(
+        self, session_id: str, rate: int, phrases: Sequence[str] = ()
+    ) -> AsyncIterator[LiveStream]:
+        """Yield a live stream of a :meth:`session`; it counts in :meth:`health`."""
+        async with self.session(rate, session_id, phrases) as session:
+            stream = LiveStream(session, self.watcher, self.engine, rate, self.config.limits.queued_seconds)
+            self.live.add(stream)
+            try:
+                yield stream
+            finally:
+                self.live.discard(stream)
 
     def health(self) -> dict[str, Any]:
         """Return what ``/healthz`` answers."""

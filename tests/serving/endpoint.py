@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import openai
 import uvicorn
 from toy_language import sung
 from websockets.exceptions import ConnectionClosed
@@ -84,3 +86,11 @@ def said(found: list[dict[str, Any]]) -> str:
     """Return the text of the final results."""
     texts = [m["channel"]["alternatives"][0]["transcript"] for m in found if m.get("is_final")]
     return " ".join(text for text in texts if text)
+
+
+def transcribed(server: Server, pcm: bytes, rate: int = 16000) -> str:
+    """Return what an upload of 16-bit audio says."""
+    samples = np.frombuffer(pcm, "<i2").astype(np.float32) / 32768
+    sdk = openai.OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0)
+    file = ("speech.wav", wav_bytes(samples, rate))
+    return str(sdk.audio.transcriptions.create(model="any", file=file).text)

@@ -1,0 +1,224 @@
+"""A live WebSocket in any dialect: places, limits, refusals and the end of a stream, the same for all of them.
+
+A dialect is pure: it reads a client's messages as what is asked for, and renders what was heard in its own words.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from fastapi import WebSocket, WebSocketDisconnect
+
+from raysr.errors import AudioError, ConfigError, PoolError
+from raysr.serving.admission import Full
+from raysr.serving.live import LiveStream, Step
+from raysr.serving.settings import Limits
+from raysr.serving.state import ServerState
+
+log = logging.getLogger(__name__)
+
+Message = dict[str, Any]
+Asked = np.ndarray | Message | Literal["finalize", "finish"]
+"""What a message asks for: samples (N,) to hear, a message to answer with, a final of what was heard, the end."""
+Reason = Literal[
+    "full", "not_ready", "request", "audio", "message", "idle", "too_big", "too_long", "internal"
+]
+CODES: dict[Reason, int] = {
+    "full": 1013,
+    "not_ready": 1013,
+    "request": 1008,
+    "audio": 1008,
+    "message": 1003,
+    "idle": 1011,
+    "too_big": 1009,
+    "too_long": 1008,
+    "internal": 1011,
+}
+NORMAL = 1000
+REASON_BYTES = 120  # RFC 6455 leaves a close frame 123
+LAST_WORDS_S = 5.0
+
+
+class Refusal(Exception):
+    """The stream ends here, for a reason that people read; ``reason`` decides the code that it is closed with."""
+
+    def __init__(self, reason: Reason, told: str) -> None:
+        super().__init__(told)
+        self.reason = reason
+
+    @property
+    def code(self) -> int:
+        """The close code: 1013 and 1011 tell clients that they may come again."""
+        return CODES[self.reason]
+
+
+class Dialect(Protocol):
+    """A wire protocol of live recognition."""
+
+    id: str
+    """Of the session."""
+
+    @property
+    def opening(self) -> tuple[int, Sequence[str]] | None:
+        """The rate of the samples in Hz and the phrases to expect, as soon as the client has said so."""
+
+    def hello(self, model: str) -> Iterable[Message]:
+        """Return what the server says first."""
+
+    def read(self, message: bytes | str) -> Iterable[Asked]:
+        """Return what a message asks for; raise Refusal or AudioError for one that may not come."""
+
+    def render(self, step: Step) -> Iterable[Message]:
+        """Return the messages that a step of the session is worth."""
+
+    def goodbye(self, received: float) -> Iterable[Message]:
+        """Return what is said last of a stream of so many seconds that has ended well."""
+
+    def refused(self, refusal: Refusal) -> Iterable[Message]:
+        """Return what is said before the socket is closed for a reason."""
+
+
+class LiveSocket:
+    """One client's stream, from the accepted handshake to the close.
+
+    Refusals come after the handshake, so that every client gets to read them.
+    """
+
+    def __init__(self, socket: WebSocket, dialect: Dialect) -> None:
+        self._socket, self._dialect = socket, dialect
+        self._state: ServerState = socket.app.state.server
+        self._stream: LiveStream | None = None
+        self._opened = asyncio.Event()
+        self._stack = contextlib.AsyncExitStack()
+
+    @property
+    def _limits(self) -> Limits:
+        return self._state.config.limits
+
+    async def serve(self) -> None:
+        """Answer the client until one of both ends the stream."""
+        try:
+            with self._state.streams.enter():
+                async with self._stack:
+                    await self._converse()
+            await self._close(NORMAL)
+        except WebSocketDisconnect:
+            log.info("a client left before its stream ended")
+        except Refusal as refusal:
+            await self._refuse(refusal)
+        except Full as full:
+            await self._refuse(Refusal("full", f"{full}; try again later"))
+        except PoolError as error:
+            await self._refuse(Refusal("not_ready", str(error)))
+        except Exception:
+            log.exception("a stream failed")
+            await self._refuse(Refusal("internal", "the server failed; please reconnect"))
+
+    async def _converse(self) -> None:
+        """Read and write side by side, until the stream was answered to its end."""
+        await self._send(self._dialect.hello(self._state.model().version))
+        if self._dialect.opening is not None:
+            await self._open()
+        writer, reader = asyncio.create_task(self._write()), asyncio.create_task(self._read())
+        try:
+            await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
+            if writer.done():
+                await writer
+            refusal = await _outcome(reader)
+            if self._stream is not None:
+                await self._stream.finish()
+                await writer
+            if refusal is not None:
+                raise refusal
+        finally:
+            for task in (reader, writer):
+                task.cancel()
+            await asyncio.gather(reader, writer, return_exceptions=True)
+        await self._send(self._dialect.goodbye(self._stream.received if self._stream else 0.0))
+
+    async def _read(self) -> None:
+        """Do what the client asks for until it asks for the end; raise Refusal for what it may not."""
+        async for message in self._messages():
+            try:
+                asked = list(self._dialect.read(message))
+            except AudioError as error:
+                raise Refusal("audio", str(error)) from None
+            for one in asked:
+                if isinstance(one, dict):
+                    await self._send([one])
+                    continue
+                stream = self._stream or await self._open()
+                if isinstance(one, np.ndarray):
+                    await self._push(stream, one)
+                elif one == "finalize":
+                    await stream.finalize()
+                else:
+                    return
+
+    async def _open(self) -> LiveStream:
+        assert self._dialect.opening is not None, "a dialect asks for nothing before it knows the rate"
+        rate, phrases = self._dialect.opening
+        try:
+            opening = self._state.stream(self._dialect.id, rate, phrases)
+            self._stream = await self._stack.enter_async_context(opening)
+        except ConfigError as error:  # a phrase that cannot be boosted
+            raise Refusal("request", str(error)) from None
+        self._opened.set()
+        return self._stream
+
+    async def _push(self, stream: LiveStream, samples: np.ndarray) -> None:
+        if stream.received > self._limits.session_seconds:
+            raise Refusal("too_long", f"a stream may hold {self._limits.session_seconds:g} s of audio")
+        await stream.push(samples)
+
+    async def _write(self) -> None:
+        await self._opened.wait()
+        assert self._stream is not None
+        async for step in self._stream.steps():
+            await self._send(self._dialect.render(step))
+
+    async def _messages(self) -> AsyncIterator[bytes | str]:
+        """Yield the client's messages; raise Refusal when one is too long or none comes in time."""
+        limits = self._limits
+        while True:
+            try:
+                raw = await asyncio.wait_for(self._socket.receive(), limits.idle_seconds)
+            except TimeoutError:
+                raise Refusal("idle", f"nothing came for {limits.idle_seconds:g} s") from None
+            if raw["type"] == "websocket.disconnect":
+                raise WebSocketDisconnect(raw.get("code", 1005))
+            message: bytes | str = raw["bytes"] if raw.get("bytes") is not None else raw.get("text") or ""
+            if len(message) > limits.message_bytes:
+                raise Refusal("too_big", f"a message may hold {limits.message_bytes} bytes")
+            yield message
+
+    async def _send(self, messages: Iterable[Message]) -> None:
+        """Send messages; a client that does not read one in time has left, as far as we can tell."""
+        for message in messages:
+            try:
+                sent = self._socket.send_text(json.dumps(message))
+                await asyncio.wait_for(sent, self._limits.send_seconds)
+            except (TimeoutError, RuntimeError):
+                raise WebSocketDisconnect(1006) from None
+
+    async def _refuse(self, refusal: Refusal) -> None:
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(self._send(self._dialect.refused(refusal)), LAST_WORDS_S)
+        await self._close(refusal.code, str(refusal))
+
+    async def _close(self, code: int, reason: str = "") -> None:
+        with contextlib.suppress(Exception):
+            await self._socket.close(code, reason.encode()[:REASON_BYTES].decode(errors="ignore"))
+
+
+async def _outcome(reader: "asyncio.Task[None]") -> Refusal | None:
+    """Return why the reader stopped: None when the client asked for the end; a client that left raises."""
+    try:
+        await reader
+    except Refusal as refusal:
+        return refusal
+    return None
