@@ -11,7 +11,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 
 from raysr import __version__
-from raysr.serving import deepgram, openai, openai_errors, vosk
+from raysr.serving import deepgram, openai, openai_errors, realtime, vosk
 from raysr.serving.settings import ServingConfig
 from raysr.serving.state import ServerState
 
@@ -26,6 +26,7 @@ def build_app(config: ServingConfig) -> FastAPI:
     app.state.server = ServerState.build(config)
     app.include_router(openai.router)
     app.include_router(deepgram.router)
+    app.include_router(realtime.router)
     app.include_router(vosk.router)
     app.add_api_route("/healthz", healthz, methods=["GET"])
     app.add_api_route("/", page, methods=["GET"], include_in_schema=False)

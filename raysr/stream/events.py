@@ -71,6 +71,11 @@ class GrowingText:
         self._segment = ""
         self._before = False
 
+    @property
+    def any(self) -> bool:
+        """Whether there is any text yet."""
+        return self._before or bool(self._segment)
+
     def push(self, event: Event) -> str:
         """Return what an event adds; all that was ever returned, joined, is the :func:`transcript` of the finals."""
         known = event.text if isinstance(event, Final) else event.stable
