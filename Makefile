@@ -4,6 +4,8 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_FLAGS ?=
+# Of the test suite; one of them has the tests that need Ray.
+TEST_PROCESSES ?= 2
 # The first interpreter that is new enough; `make PYTHON=/path/to/python3` chooses another.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
@@ -17,7 +19,7 @@ demo: $(VENV)/.raysr  ## label, train and serve over the built-in corpus, end to
 	$(BIN)/raysr demo
 
 test: lint  ## lint, check types and run every test
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
 
 lint: $(VENV)/.raysr-test  ## ruff and mypy alone
 	$(BIN)/ruff check .

@@ -11,19 +11,22 @@ Tests are those of the demo corpus, and 800 utterances of its unlabelled part th
 whole files, greedily. Intervals are 95% paired bootstrap ones over utterances, the speech that is in two conditions
 being drawn together, seeds pooled.
 
-A training takes both cores. Finished cells are kept in `--work` under a key of their code, configuration and corpus.
+A training takes both cores. Finished cells are kept in `--work` under a key of their code, configuration and corpus;
+those that were measured before lie in `benchmarks/recorded/comm_accuracy`, and `--record` adds to them.
 """
 
 import argparse
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -50,6 +53,7 @@ from raysr.train.job import SourceConfig, TrainConfig, TrainJob
 from raysr.train.start import write_scratch
 
 RECIPE = ROOT / "jobs" / "conf" / "demo.yaml"
+RECORDED = ROOT / "benchmarks" / "recorded" / "comm_accuracy"
 CODE = ("raysr.train.__main__", "raysr.decode.recognise", "benchmarks.joined", "benchmarks.model_scores")
 WARMUP = 150
 HELD_OUT = 800
@@ -163,6 +167,7 @@ def main() -> None:
     parser.add_argument(
         "--work", type=Path, default=Path("runs/benchmarks/comm_accuracy"), help="finished cells"
     )
+    parser.add_argument("--record", action="store_true", help="keep finished cells in the checkout too")
     options = parser.parse_args()
     if unknown := [arm for arm in options.arms if arm not in ARMS]:
         raise SystemExit(f"error: no arm {unknown[0]!r}; there are {', '.join(ARMS)}")
@@ -171,17 +176,18 @@ def main() -> None:
     found: dict[Cell, dict[str, Any]] = {}
     for seed in options.seeds:
         for arm in dict.fromkeys(["none", *options.arms]):
-            found[Cell(arm, seed)] = run_cell(bench, Cell(arm, seed))
+            found[Cell(arm, seed)] = run_cell(bench, Cell(arm, seed), options.record)
             results = summarise(found, options)
             options.json.parent.mkdir(parents=True, exist_ok=True)
             options.json.write_text(json.dumps(results, indent=1) + "\n")
     print(as_table(results))
 
 
-def run_cell(bench: Bench, cell: Cell) -> dict[str, Any]:
+def run_cell(bench: Bench, cell: Cell, record: bool) -> dict[str, Any]:
     """Return a cell's result, training and scoring what is missing."""
-    folder = bench.folder / bench.key(cell)
-    path = folder / "result.json"
+    key = bench.key(cell)
+    folder, recorded = bench.folder / key, RECORDED / f"{key}.json"
+    path = recorded if recorded.exists() else folder / "result.json"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         job = bench.job(cell, folder / "train")
@@ -193,12 +199,17 @@ def run_cell(bench: Bench, cell: Cell) -> dict[str, Any]:
             command, check=True, env=environment, stdout=subprocess.PIPE, text=True
         ).stdout
         result = {
+            "arm": cell.arm,
+            "seed": cell.seed,
             **bytes_and_loss(folder / "train" / "metrics.jsonl"),
             "errors": scored(bench, job, weights.strip()),
         }
         with replacing(path) as file:
             file.write(json.dumps(result).encode())
-        print(f"{cell.arm}, seed {cell.seed}: {100 * rate(result):.2f}% WER", flush=True)
+        print(f"{cell.arm}, seed {cell.seed}: {100 * rate(result['errors']):.2f}% WER", flush=True)
+    if record and path != recorded:
+        recorded.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, recorded)
     found: dict[str, Any] = json.loads(path.read_text())
     return found
 
@@ -218,28 +229,35 @@ def bytes_and_loss(metrics: Path) -> dict[str, float]:
     }
 
 
-def scored(bench: Bench, job: TrainJob, weights: str) -> dict[str, list[int]]:
-    """Return [errors, words] by utterance, recognised in as many processes as there are cores."""
+@cache
+def tested() -> dict[str, int]:
+    """Return the words of each test utterance, by id, in the order of errors."""
+    everything = [u for each in utterances()[1].values() for u in each]
+    return {u.id: len(normalise(u.text or "").split()) for u in sorted(everything, key=lambda u: u.id)}
+
+
+def scored(bench: Bench, job: TrainJob, weights: str) -> list[int]:
+    """Return the errors in each test utterance, recognised in as many processes as there are cores."""
     everything = [u for each in utterances()[1].values() for u in each]
     everything.sort(key=lambda u: u.duration)
     workers = os.cpu_count() or 1
     with ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         parts = [everything[number::workers] for number in range(workers)]
         found = [pool.submit(_recognised, bench, job, weights, part) for part in parts]
-        return {name: counts for part in found for name, counts in part.result().items()}
+        errors = {name: count for part in found for name, count in part.result().items()}
+    return [errors[name] for name in tested()]
 
 
-def _recognised(bench: Bench, job: TrainJob, weights: str, part: Sequence[Utterance]) -> dict[str, list[int]]:
+def _recognised(bench: Bench, job: TrainJob, weights: str, part: Sequence[Utterance]) -> dict[str, int]:
     tokeniser, cache = Tokeniser.load(bench.tokeniser), FeatureCache(bench.cache)
     model = AsrModel(job.model, tokeniser.vocab_size).eval()
     model.load_state_dict(load_file(weights))
-    found: dict[str, list[int]] = {}
+    found: dict[str, int] = {}
     for first in range(0, len(part), 32):
         group = part[first : first + 32]
         heard = recognise(model, tokeniser, [cache.get(u) for u in group], DecodeConfig(method="greedy"))
         texts = [tokeniser.decode(list(best[0].tokens)) if best else "" for best in heard]
-        for utterance, errors in zip(group, word_errors(group, texts), strict=True):
-            found[utterance.id] = [errors, len(normalise(utterance.text or "").split())]
+        found |= {u.id: errors for u, errors in zip(group, word_errors(group, texts), strict=True)}
     return found
 
 
@@ -264,7 +282,7 @@ def summarise(found: Mapping[Cell, Mapping[str, Any]], options: argparse.Namespa
         change = relative_change([r["errors"] for r in mine], [r["errors"] for r in plain])
         results[arm] = {
             "seeds": [cell.seed for cell in cells],
-            "wer": [round(rate(result), 5) for result in mine],
+            "wer": [round(rate(result["errors"]), 5) for result in mine],
             "relative_change": change,
             **{
                 key: float(np.mean([result[key] for result in mine]))
@@ -279,24 +297,21 @@ def summarise(found: Mapping[Cell, Mapping[str, Any]], options: argparse.Namespa
     }
 
 
-def rate(result: Mapping[str, Any]) -> float:
-    """Return the WER of a cell over all tests."""
-    counts = np.array(list(result["errors"].values()))
-    return float(counts[:, 0].sum() / counts[:, 1].sum())
+def rate(errors: Sequence[int]) -> float:
+    """Return the WER over all tests."""
+    return sum(errors) / sum(tested().values())
 
 
-def relative_change(
-    mine: Sequence[Mapping[str, Sequence[int]]], plain: Sequence[Mapping[str, Sequence[int]]]
-) -> dict[str, float]:
+def relative_change(mine: Sequence[Sequence[int]], plain: Sequence[Sequence[int]]) -> dict[str, float]:
     """Return (WER − WER of ``none``) / WER of ``none``, seeds pooled, with its paired interval over speech."""
     sums: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for one, other in zip(mine, plain, strict=True):
-        for name, (errors, _) in one.items():
+        for name, errors, others in zip(tested(), one, other, strict=True):
             speech = name.removesuffix("-music").removesuffix("-clean")
             sums[speech][0] += errors
-            sums[speech][1] += other[name][0]
-    own, others = np.array(list(sums.values()), dtype=float).T
-    found = bootstrap([own, others], lambda a, b: a / b - 1, draws=10_000, level=0.95, seed=0)
+            sums[speech][1] += others
+    own, theirs = np.array(list(sums.values()), dtype=float).T
+    found = bootstrap([own, theirs], lambda a, b: a / b - 1, draws=10_000, level=0.95, seed=0)
     return {part: round(float(getattr(found, part)), 4) for part in ("estimate", "low", "high")}
 
 

@@ -22,6 +22,14 @@ Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have everything that needs the session's Ray in one process, first, and each other file in one as a whole."""
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("ray" if item.get_closest_marker("ray") else str(item.path)))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     return _without_skips((yield))

@@ -3,15 +3,18 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from fastapi import FastAPI, Request
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from raysr import __version__
 from raysr.serving import deepgram, openai, openai_errors, realtime, vosk
+from raysr.serving.metrics import Sink
 from raysr.serving.settings import ServingConfig
 from raysr.serving.state import ServerState
 
@@ -20,18 +23,28 @@ log = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
 
 
-def build_app(config: ServingConfig) -> FastAPI:
-    """Return the application; it loads its model when it starts and follows the pool while it runs."""
+def build_app(config: ServingConfig, sinks: Sequence[Sink] = ()) -> FastAPI:
+    """Return the application; it loads its model when it starts and follows the pool while it runs.
+
+    Args:
+        config: of the endpoint.
+        sinks: that take what it measures, beside ``/metrics``.
+    """
     app = FastAPI(title="raysr", version=__version__, lifespan=_lifespan)
-    app.state.server = ServerState.build(config)
+    app.state.server = ServerState.build(config, sinks)
     app.include_router(openai.router)
     app.include_router(deepgram.router)
     app.include_router(realtime.router)
     app.include_router(vosk.router)
     app.add_api_route("/healthz", healthz, methods=["GET"])
+    app.add_api_route("/metrics", metrics, methods=["GET"])
     app.add_api_route("/", page, methods=["GET"], include_in_schema=False)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     openai_errors.install(app)
+    if config.origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=config.origins, allow_methods=["*"], allow_headers=["*"]
+        )
     return app
 
 
@@ -39,6 +52,13 @@ async def healthz(request: Request) -> Response:
     """Say whether a model is live, which, and how busy this replica is; 503 while there is no model."""
     health = request.app.state.server.health()
     return JSONResponse(health, 200 if health["model"] else 503)
+
+
+async def metrics(request: Request) -> Response:
+    """Tell what is measured of this replica, in Prometheus' text form."""
+    state: ServerState = request.app.state.server
+    state.gauge()
+    return Response(state.metrics.prometheus.text(), media_type=CONTENT_TYPE_LATEST)
 
 
 async def page() -> Response:
@@ -57,15 +77,16 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         following.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await following
-        state.workers.close()
         await asyncio.to_thread(state.engine.close)
 
 
 async def _follow(state: ServerState) -> None:
-    """Look at the pool every ``poll_seconds``; loading happens beside the event loop and beside the workers."""
+    """Look at the pool every ``poll_seconds``; loading happens beside the event loop and the engine."""
     while True:
         await asyncio.sleep(state.config.poll_seconds)
         try:
+            state.gauge()
+            state.access.refresh()
             await asyncio.to_thread(state.watcher.poll)
         except Exception:
             # Whatever happened to the pool, the model in use goes on serving, and the next look may find it mended.

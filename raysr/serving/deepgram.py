@@ -20,7 +20,9 @@ from raysr.stream.pcm import ENCODINGS, PcmReader, check_rate
 router = APIRouter()
 
 VARIANTS: dict[Reason, str] = {
+    "denied": "INVALID_AUTH",
     "full": "TOO_MANY_SESSIONS",
+    "restart": "RESTARTS",
     "not_ready": "NOT_READY",
     "request": "INVALID_QUERY_PARAMETER",
     "audio": "DATA-0000",

@@ -7,7 +7,8 @@ from ray import serve
 from ray.serve import Application
 
 from raysr.serving.app import build_app
-from raysr.serving.settings import ServingConfig
+from raysr.serving.ray_metrics import RayMetrics
+from raysr.serving.settings import ServingConfig, UserConfig
 
 NAME = "raysr"
 SPARE_REQUESTS = 256
@@ -19,9 +20,19 @@ class Endpoint:
 
     def __init__(self, config: dict[str, Any]) -> None:
         self._config = ServingConfig.parse(config, where="serving")
+        self._user_config = UserConfig(entry=self._config.entry)
+        self._app: FastAPI | None = None
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return build_app(self._config)
+        self._app = build_app(self._config, [RayMetrics()])
+        self._app.state.server.reconfigure(self._user_config)
+        return self._app
+
+    async def reconfigure(self, config: dict[str, Any]) -> None:
+        """Take another ``user_config``, in place: no stream is cut by that itself."""
+        self._user_config = UserConfig.parse(config, where="user_config")
+        if self._app is not None:
+            self._app.state.server.reconfigure(self._user_config)
 
 
 def application(config: ServingConfig) -> Application:
@@ -37,5 +48,6 @@ def application(config: ServingConfig) -> Application:
         max_ongoing_requests=config.limits.sessions + config.limits.uploads + SPARE_REQUESTS,
         ray_actor_options={"num_cpus": config.cpus_per_replica},
         health_check_period_s=5,
+        user_config=UserConfig(entry=config.entry).dump(),
     )
     return deployment.bind(config.dump())

@@ -1,13 +1,17 @@
 """One live stream: audio queued by the socket's reader, stepped by the engine, handed out as events in order."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from raysr.serving.latency import Latency
+from raysr.serving.metrics import Metrics
 from raysr.serving.models import ModelWatcher
 from raysr.stream.engine import Engine
 from raysr.stream.events import Event
@@ -16,7 +20,10 @@ from raysr.stream.together import Task
 
 STEP_SECONDS = 1.0
 
-_Command = np.ndarray | Literal["finalize", "finish"]
+PAUSE_SECONDS = 2.0
+"""Without audio or a request, after which a stream takes a newer model whatever was open: an old one has to go."""
+
+_Command = np.ndarray | Literal["finalize", "finish", "refresh"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +51,23 @@ class LiveStream:
     Args:
         session: the session to step; it takes the watcher's newest model at its next segment.
         rate: of the samples pushed, in Hz.
+        metrics: where what is measured goes.
         queued_seconds: :meth:`push` waits while more audio than this is queued, so that a client that sends faster
             than we recognise is slowed down by its own socket and memory stays bounded.
     """
 
     def __init__(
-        self, session: Session, watcher: ModelWatcher, engine: Engine, rate: int, queued_seconds: float
+        self,
+        session: Session,
+        watcher: ModelWatcher,
+        engine: Engine,
+        metrics: Metrics,
+        rate: int,
+        queued_seconds: float,
     ) -> None:
         self.received = 0.0
-        self._session, self._watcher, self._engine = session, watcher, engine
+        self._session, self._watcher, self._engine, self._metrics = session, watcher, engine, metrics
+        self._latency = Latency()
         self._rate, self._limit = rate, queued_seconds
         self._inbox: deque[_Command] = deque()
         self._changed = asyncio.Condition()
@@ -68,6 +83,7 @@ class LiveStream:
             await self._changed.wait_for(lambda: self._queued() < self._limit)
             self._inbox.append(samples)
             self.received += len(samples) / self._rate
+            self._latency.arrived(self.received, time.monotonic())
             self._changed.notify_all()
 
     async def finalize(self) -> None:
@@ -82,27 +98,40 @@ class LiveStream:
         """Yield every step until :meth:`finish` has been answered."""
         while True:
             async with self._changed:
-                await self._changed.wait_for(lambda: self._inbox)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(PAUSE_SECONDS):
+                        await self._changed.wait_for(lambda: self._inbox)
                 command, pushes = self._take()
                 self._changed.notify_all()
             if (newest := self._watcher.current) is not None:
                 self._session.adopt(newest.streaming)
+            heard = self._session.heard
             events = await self._engine.run(self._task(command))
+            self._measure(events, self._session.heard - heard)
             asked = command if isinstance(command, str) else None
             yield Step(tuple(events), self._session.heard, self.lag, asked == "finalize", pushes)
             if asked == "finish":
                 return
 
-    async def _put(self, command: _Command) -> None:
+    async def _put(self, command: Literal["finalize", "finish"]) -> None:
         async with self._changed:
+            self._latency.asked(time.monotonic())
             self._inbox.append(command)
             self._changed.notify_all()
+
+    def _measure(self, events: list[Event], seconds: float) -> None:
+        self._metrics.record("audio_seconds", seconds)
+        for late in self._latency.seen(events, time.monotonic()):
+            tags = {"cause": late.cause} if late.what == "final" else {}
+            self._metrics.record(f"{late.what}_seconds", late.seconds, **tags)
 
     def _queued(self) -> float:
         return sum(len(item) for item in self._inbox if not isinstance(item, str)) / self._rate
 
     def _take(self) -> tuple[_Command, int]:
         """Return the next command, and how many pieces of audio it holds: neighbours are joined, to about a second."""
+        if not self._inbox:
+            return "refresh", 0
         first = self._inbox.popleft()
         if isinstance(first, str):
             return first, 0
@@ -117,4 +146,10 @@ class LiveStream:
     def _task(self, command: _Command) -> Task:
         if not isinstance(command, str):
             return self._session.push_task(command)
-        return self._session.finalize_task() if command == "finalize" else self._session.finish_task()
+        match command:
+            case "finalize":
+                return self._session.finalize_task()
+            case "finish":
+                return self._session.finish_task()
+            case "refresh":
+                return self._session.refresh_task()

@@ -14,6 +14,7 @@ import numpy as np
 from fastapi import WebSocket, WebSocketDisconnect
 
 from raysr.errors import AudioError, ConfigError, PoolError
+from raysr.serving.access import Denied
 from raysr.serving.admission import Full
 from raysr.serving.live import LiveStream, Step
 from raysr.serving.settings import Limits
@@ -25,10 +26,22 @@ Message = dict[str, Any]
 Asked = np.ndarray | Message | Literal["finalize", "finish"]
 """What a message asks for: samples (N,) to hear, a message to answer with, a final of what was heard, the end."""
 Reason = Literal[
-    "full", "not_ready", "request", "audio", "message", "idle", "too_big", "too_long", "internal"
+    "denied",
+    "full",
+    "restart",
+    "not_ready",
+    "request",
+    "audio",
+    "message",
+    "idle",
+    "too_big",
+    "too_long",
+    "internal",
 ]
 CODES: dict[Reason, int] = {
+    "denied": 1008,
     "full": 1013,
+    "restart": 1012,
     "not_ready": 1013,
     "request": 1008,
     "audio": 1008,
@@ -41,6 +54,7 @@ CODES: dict[Reason, int] = {
 NORMAL = 1000
 REASON_BYTES = 120  # RFC 6455 leaves a close frame 123
 LAST_WORDS_S = 5.0
+RESTARTS = "the server restarts; please reconnect"
 
 
 class Refusal(Exception):
@@ -52,7 +66,7 @@ class Refusal(Exception):
 
     @property
     def code(self) -> int:
-        """The close code: 1013 and 1011 tell clients that they may come again."""
+        """The close code: 1011, 1012 and 1013 tell clients that they may come again."""
         return CODES[self.reason]
 
 
@@ -102,7 +116,7 @@ class LiveSocket:
     async def serve(self) -> None:
         """Answer the client until one of both ends the stream."""
         try:
-            with self._state.streams.enter():
+            with self._state.streams.enter(self._state.access.client(self._socket)):
                 async with self._stack:
                     await self._converse()
             await self._close(NORMAL)
@@ -110,6 +124,8 @@ class LiveSocket:
             log.info("a client left before its stream ended")
         except Refusal as refusal:
             await self._refuse(refusal)
+        except Denied as denied:
+            await self._refuse(Refusal("denied", str(denied)))
         except Full as full:
             await self._refuse(Refusal("full", f"{full}; try again later"))
         except PoolError as error:
@@ -120,24 +136,28 @@ class LiveSocket:
 
     async def _converse(self) -> None:
         """Read and write side by side, until the stream was answered to its end."""
+        if self._state.draining.is_set():
+            raise Refusal("restart", RESTARTS)
         await self._send(self._dialect.hello(self._state.model().version))
         if self._dialect.opening is not None:
             await self._open()
         writer, reader = asyncio.create_task(self._write()), asyncio.create_task(self._read())
+        draining = asyncio.create_task(self._state.draining.wait())
         try:
-            await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({reader, writer, draining}, return_when=asyncio.FIRST_COMPLETED)
             if writer.done():
                 await writer
-            refusal = await _outcome(reader)
+            refusal = await _outcome(reader) if reader.done() else Refusal("restart", RESTARTS)
+            reader.cancel()  # what comes now is not heard
             if self._stream is not None:
                 await self._stream.finish()
                 await writer
             if refusal is not None:
                 raise refusal
         finally:
-            for task in (reader, writer):
+            for task in (reader, writer, draining):
                 task.cancel()
-            await asyncio.gather(reader, writer, return_exceptions=True)
+            await asyncio.gather(reader, writer, draining, return_exceptions=True)
         await self._send(self._dialect.goodbye(self._stream.received if self._stream else 0.0))
 
     async def _read(self) -> None:
@@ -206,6 +226,7 @@ class LiveSocket:
                 raise WebSocketDisconnect(1006) from None
 
     async def _refuse(self, refusal: Refusal) -> None:
+        self._state.metrics.record("refused", reason=refusal.reason)
         with contextlib.suppress(Exception):
             await asyncio.wait_for(self._send(self._dialect.refused(refusal)), LAST_WORDS_S)
         await self._close(refusal.code, str(refusal))

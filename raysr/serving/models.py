@@ -36,6 +36,8 @@ class ServedModel:
 class ModelWatcher:
     """Follows a pool: :meth:`poll` makes the newest good entry :attr:`current`, and remembers what it refused and why.
 
+    At most two models are in memory: a newer one is loaded when the last stream has left the one before.
+
     Args:
         pool: folder of the pool.
         entry: serve this entry only; None follows the newest.
@@ -61,13 +63,14 @@ class ModelWatcher:
         self._chunking = chunking
         self._engine: Engine = engine
         self._slots = slots
-        self._resident: weakref.WeakSet[StreamingModel] = weakref.WeakSet()
+        self._resident: list[weakref.ref[StreamingModel]] = []
+        self._waiting = False
 
     def poll(self) -> bool:
         """Look at the pool once; return whether another model went live. Blocks for as long as loading takes."""
         try:
             listing = self._listing()
-            if listing == self._seen:
+            if listing == self._seen and not self._waiting:
                 return False
             self._forget_refusals(listing)
             candidates = self._candidates(listing)
@@ -75,13 +78,29 @@ class ModelWatcher:
         except (PoolError, OSError) as error:
             self._complain(str(error))
             return False
-        self._seen = listing
+        self._seen, self._waiting = listing, False
         for entry in candidates:
             if self.current is not None and entry.name == self.current.version:
                 return False
-            if entry.name not in self.refused and self._take(entry):
+            if entry.name in self.refused:
+                continue
+            if self.older:
+                self._waiting = True
+                return False
+            if self._take(entry):
                 return True
         return False
+
+    @property
+    def older(self) -> int:
+        """How many models are in memory that some stream has not left yet, beside the one in use."""
+        current = self.current.streaming if self.current else None
+        return sum(model() not in (None, current) for model in self._resident)
+
+    def pin(self, entry: str | None) -> None:
+        """Serve another entry from the next look on; None follows the newest."""
+        if entry != self._entry:
+            self._entry, self._seen = entry, None
 
     def _listing(self) -> dict[str, int]:
         """Return the entries' names and times: the pool is read again only when these change."""
@@ -127,7 +146,7 @@ class ModelWatcher:
             self._refuse(entry.name, str(error) or type(error).__name__)
             return False
         self.current = ServedModel(model, time.time())
-        self._resident.add(model)
+        self._resident = [other for other in self._resident if other() is not None] + [weakref.ref(model)]
         log.info("pool entry %s is live", entry.name)
         return True
 

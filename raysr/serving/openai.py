@@ -8,16 +8,18 @@ import json
 import logging
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any
 
-import numpy as np
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
-from raysr.audio.files import decode_blocks
+from raysr.audio.decoding_process import decode_apart
 from raysr.errors import AudioError, ConfigError, PoolError
+from raysr.serving.access import Denied
 from raysr.serving.admission import Full
 from raysr.serving.openai_errors import Refused
 from raysr.serving.openai_request import SCHEMA, TranscriptionRequest
@@ -31,7 +33,6 @@ log = logging.getLogger(__name__)
 router = APIRouter()
 
 RATE = 16000
-BLOCK = RATE  # samples: a second, so that live streams keep their share
 LEFT = 499  # of a client that has left; nobody reads it
 
 
@@ -45,18 +46,22 @@ class Upload:
     session: Session
 
     async def events(self) -> AsyncIterator[list[Event]]:
-        """Decode and recognise block by block, and yield what each brings; raise Refused where that cannot go on."""
+        """Yield what each half second of the file brings, so that live streams keep their share.
+
+        Raises:
+            Refused: the file cannot be decoded or is too long, or the client has left.
+        """
         engine, limit = self.state.engine, self.state.config.limits.upload_seconds
-        blocks = _blocks(self.wanted.upload.file, self.wanted.name)
         try:
-            while (block := await self.state.workers.run(next, blocks, None)) is not None:
-                self.session.adopt(self.state.model().streaming)
-                yield await engine.run(self.session.push_task(block))
-                if self.session.heard > limit:
-                    message = f"the audio is longer than {limit:g} s; cut it up"
-                    raise Refused(413, message, "file", "audio_too_long")
-                if await self.request.is_disconnected():
-                    raise Refused(LEFT, "the client has left")
+            async with aclosing(decode_apart(self.wanted.upload.file, self.wanted.name)) as blocks:
+                async for block in blocks:
+                    self.session.adopt(self.state.model().streaming)
+                    yield await engine.run(self.session.push_task(block))
+                    if self.session.heard > limit:
+                        message = f"the audio is longer than {limit:g} s; cut it up"
+                        raise Refused(413, message, "file", "audio_too_long")
+                    if await self.request.is_disconnected():
+                        raise Refused(LEFT, "the client has left")
         except AudioError as error:
             raise Refused(400, str(error), "file", "invalid_audio") from None
         yield await engine.run(self.session.finish_task())
@@ -70,14 +75,19 @@ class Upload:
 async def _opened(request: Request) -> AsyncIterator[Upload]:
     """Yield the file of a request and a session for it; both end when the answer has been sent."""
     state: ServerState = request.app.state.server
+    client = _client(request)
+    if state.draining.is_set():
+        raise Refused(503, "the server restarts; try again in a moment", code="server_restarts")
     try:
-        with state.uploads.enter():
+        with state.uploads.enter(client):
             try:
                 form = await read_form(request, state.config.limits.upload_bytes)
             except TooLarge as error:
                 raise Refused(413, str(error), "file", "file_too_large") from None
             except HTTPException as error:
                 raise Refused(400, str(error.detail)) from None
+            except ClientDisconnect:
+                raise Refused(LEFT, "the client has left") from None
             try:
                 wanted = TranscriptionRequest.read(form, state.config.language)
                 async with state.session(RATE, str(uuid.uuid4()), wanted.phrases) as session:
@@ -85,7 +95,8 @@ async def _opened(request: Request) -> AsyncIterator[Upload]:
             finally:
                 await form.close()
     except Full as full:
-        raise Refused(503, f"{full}; try again in a moment", code="server_busy") from None
+        status, code = (429, "rate_limit_exceeded") if full.own else (503, "server_busy")
+        raise Refused(status, f"{full}; try again in a moment", code=code) from None
     except ConfigError as error:
         raise Refused(400, str(error), "phrases", "invalid_value") from None
     except PoolError as error:
@@ -139,19 +150,22 @@ def _event(content: dict[str, Any]) -> str:
     return f"data: {json.dumps(content)}\n\n"
 
 
-def _blocks(file: BinaryIO, name: str) -> Iterator[np.ndarray]:
-    for block in decode_blocks(file, name=name):
-        for first in range(0, len(block), BLOCK):
-            yield block[first : first + BLOCK]
+def _client(request: Request) -> str:
+    """Return the name of the client's key."""
+    state: ServerState = request.app.state.server
+    try:
+        return state.access.client(request)
+    except Denied as denied:
+        raise Refused(401, str(denied), code="invalid_api_key") from None
 
 
-@router.get("/v1/models")
+@router.get("/v1/models", dependencies=[Depends(_client)])
 async def models(request: Request) -> dict[str, Any]:
     """List the one model that is being served."""
     return {"object": "list", "data": [_model(request)] if request.app.state.server.watcher.current else []}
 
 
-@router.get("/v1/models/{name}")
+@router.get("/v1/models/{name}", dependencies=[Depends(_client)])
 async def model(request: Request, name: str) -> dict[str, Any]:
     """Describe the model that is being served, by its name."""
     current = request.app.state.server.watcher.current

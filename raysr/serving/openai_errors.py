@@ -37,9 +37,11 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _failed)
 
 
-async def _refused(_: Request, error: Exception) -> Response:
+async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
-    headers = {"retry-after": str(RETRY_AFTER_S)} if error.status == 503 else None
+    if error.code:
+        request.app.state.server.metrics.record("refused", reason=error.code)
+    headers = {"retry-after": str(RETRY_AFTER_S)} if error.status in {429, 503} else None
     return JSONResponse(error.body, error.status, headers=headers)
 
 

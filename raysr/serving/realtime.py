@@ -88,7 +88,7 @@ class Realtime:
 
     def refused(self, refusal: Refusal) -> list[Message]:
         """Return an error; the socket is closed after it."""
-        kind = "server_error" if refusal.code in (1011, 1013) else "invalid_request_error"
+        kind = "server_error" if refusal.code in (1011, 1012, 1013) else "invalid_request_error"
         return [_error(str(refusal), refusal.reason, kind)]
 
     def _do(self, event: dict[str, Any]) -> Iterator[Asked]:

@@ -19,6 +19,10 @@ class Limits(Config):
     """Live streams a replica holds; the next one is told so and closed with 1013 (try again later)."""
     uploads: int = Field(default=8, ge=1)
     """Files a replica transcribes at once; the next one is answered 503 with Retry-After."""
+    sessions_per_key: int = Field(default=16, ge=1)
+    """Of the live streams, those of one API key."""
+    uploads_per_key: int = Field(default=4, ge=1)
+    """Of the files, those of one API key; the next one is answered 429 with Retry-After."""
     message_bytes: int = Field(default=1 << 20, ge=1024)
     """The longest WebSocket message; a longer one closes the stream with 1009."""
     queued_seconds: float = Field(default=10.0, gt=0)
@@ -33,6 +37,15 @@ class Limits(Config):
     """The largest upload; a larger one is answered 413."""
     upload_seconds: float = Field(default=2 * 3600.0, gt=0)
     """The longest uploaded audio, counted while it is decoded; longer is answered 413."""
+
+
+class UserConfig(Config):
+    """What changes in a running replica without a restart: Ray Serve's ``user_config``."""
+
+    entry: str | None = None
+    """Serve this pool entry and no other, also an older one; None follows the newest good one."""
+    drain: bool = False
+    """Take nobody in; running streams get their finals and are closed with 1012 (service restart)."""
 
 
 class ServingConfig(Config):
@@ -60,6 +73,10 @@ class ServingConfig(Config):
     cpus_per_replica: float = Field(default=1.0, ge=0)
     """Logical CPUs that Ray sets aside for a replica."""
     limits: Limits = Limits()
+    keys: str | None = None
+    """A file of API keys, a line `name: key` each; it is read again when it changes. None lets everybody in."""
+    origins: tuple[str, ...] = ()
+    """Web pages of other hosts that may use the endpoint, such as `https://intranet.example`; `*` lets all."""
 
     @property
     def chunking(self) -> Chunking:

@@ -1,4 +1,4 @@
-"""What the routes of one replica share: the configuration, the model, the workers, and who is being served."""
+"""What the routes of one replica share: the configuration, the model, the engine, and who is being served."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -8,16 +8,14 @@ from typing import Any
 
 from raysr.decode.phrases import read_phrases
 from raysr.errors import PoolError
+from raysr.serving.access import Access
 from raysr.serving.admission import Places
 from raysr.serving.live import LiveStream
+from raysr.serving.metrics import EngineMeter, Metrics, Sink
 from raysr.serving.models import ModelWatcher, ServedModel
-from raysr.serving.settings import ServingConfig
-from raysr.serving.workers import Workers
+from raysr.serving.settings import ServingConfig, UserConfig
 from raysr.stream.engine import Engine
 from raysr.stream.session import Session
-
-DECODERS = 2
-"""Threads that decode uploaded files and open sessions."""
 
 
 @dataclass
@@ -26,23 +24,37 @@ class ServerState:
 
     config: ServingConfig
     watcher: ModelWatcher
-    workers: Workers
     engine: Engine
+    metrics: Metrics
+    access: Access
     streams: Places
     uploads: Places
     live: set[LiveStream] = field(default_factory=set)
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
+    _told: str | None = None
 
     @classmethod
-    def build(cls, config: ServingConfig) -> "ServerState":
+    def build(cls, config: ServingConfig, sinks: Sequence[Sink] = ()) -> "ServerState":
+        """Return the state of a replica that tells ``sinks`` too what it measures."""
+        metrics = Metrics(sinks)
         slots = config.limits.sessions + config.limits.uploads + 1  # one warms a model up
         return cls(
             config=config,
             watcher=ModelWatcher(config.pool, config.entry, config.chunking, config.engine, slots),
-            workers=Workers(DECODERS),
-            engine=Engine(config.threads),
-            streams=Places(config.limits.sessions),
-            uploads=Places(config.limits.uploads),
+            engine=Engine(config.threads, EngineMeter(metrics)),
+            metrics=metrics,
+            access=Access(config.keys, config.origins),
+            streams=Places(config.limits.sessions, config.limits.sessions_per_key),
+            uploads=Places(config.limits.uploads, config.limits.uploads_per_key),
         )
+
+    def reconfigure(self, config: UserConfig) -> None:
+        """Follow another entry of the pool, or end all that runs; for the event loop."""
+        self.watcher.pin(config.entry)
+        if config.drain:
+            self.draining.set()
+        else:
+            self.draining.clear()
 
     def model(self) -> ServedModel:
         """Return the model in use; raise PoolError while there is none."""
@@ -56,28 +68,26 @@ class ServerState:
     async def session(
         self, rate: int, session_id: str, phrases: Sequence[str] = ()
     ) -> AsyncIterator[Session]:
-        """Yield a new session on the model in use, and see to it that it leaves whatever becomes of the block.
+        """Yield a new session on the model in use; it has left its place in the model's batch when the block ends.
 
         Raises:
             ConfigError: for a phrase that the model cannot boost.
             PoolError: there is no model.
         """
         # beside the event loop: a thousand phrases take a while
-        opening = asyncio.ensure_future(self.workers.run(self._open, rate, session_id, phrases))
+        opening = asyncio.ensure_future(asyncio.to_thread(self._open, rate, session_id, phrases))
         try:
             yield await asyncio.shield(opening)
         finally:
-            opening.add_done_callback(self._leave)
+            await asyncio.wait({opening})
+            if opening.exception() is None:
+                with suppress(RuntimeError):  # the engine is closed
+                    await asyncio.shield(self.engine.run(opening.result().leave_task()))
 
     def _open(self, rate: int, session_id: str, phrases: Sequence[str]) -> Session:
         model = self.model().streaming
         boosts = read_phrases(phrases, model.recogniser.config.decode.phrase_boost)
         return Session(model, rate=rate, session_id=session_id, phrases=boosts)
-
-    def _leave(self, opened: "asyncio.Future[Session]") -> None:
-        if not opened.cancelled() and opened.exception() is None:
-            with suppress(RuntimeError):  # the engine is closed
-                self.engine.submit(opened.result().leave_task())
 
     @asynccontextmanager
     async def stream(
@@ -85,24 +95,45 @@ class ServerState:
     ) -> AsyncIterator[LiveStream]:
         """Yield a live stream of a :meth:`session`; it counts in :meth:`health`."""
         async with self.session(rate, session_id, phrases) as session:
-            stream = LiveStream(session, self.watcher, self.engine, rate, self.config.limits.queued_seconds)
+            most = self.config.limits.queued_seconds
+            stream = LiveStream(session, self.watcher, self.engine, self.metrics, rate, most)
             self.live.add(stream)
             try:
                 yield stream
             finally:
                 self.live.discard(stream)
 
+    @property
+    def lag(self) -> float:
+        """Seconds of audio received and not yet recognised, of the stream that is furthest behind."""
+        return max((stream.lag for stream in self.live), default=0.0)
+
+    def gauge(self) -> None:
+        """Record what is so now."""
+        self.metrics.record("sessions", self.streams.taken)
+        self.metrics.record("uploads", self.uploads.taken)
+        self.metrics.record("lag_seconds", self.lag)
+        version = self.watcher.current.version if self.watcher.current else None
+        if version != self._told:
+            if self._told:
+                self.metrics.record("model_info", 0, version=self._told)
+            if version:
+                self.metrics.record("model_info", 1, version=version)
+            self._told = version
+
     def health(self) -> dict[str, Any]:
         """Return what ``/healthz`` answers."""
         model = self.watcher.current
         return {
-            "status": "ok" if model else "no model",
+            "status": "draining" if self.draining.is_set() else "ok" if model else "no model",
             "model": model.version if model else None,
             "model_since": model.since if model else None,
+            "older_models": self.watcher.older,
             "sessions": self.streams.taken,
             "max_sessions": self.streams.capacity,
+            "keys": self.config.keys is not None,
             "uploads": self.uploads.taken,
-            "lag_seconds": round(max((stream.lag for stream in self.live), default=0.0), 3),
+            "lag_seconds": round(self.lag, 3),
             "pool": {
                 "path": self.config.pool,
                 "pinned": self.config.entry,

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections import deque
 from concurrent.futures import Future
 
@@ -13,6 +14,16 @@ from raysr.stream.together import Task, together
 Job = tuple[Task, "Future[list[Event]]"]
 
 
+class Meter:
+    """Takes what an engine measures; this one leaves it at that."""
+
+    def stepped(self, size: int, seconds: float) -> None:
+        """Note a step of the encoder that so many sessions have shared."""
+
+    def rounded(self, seconds: float) -> None:
+        """Note a round: steps, features and decoding."""
+
+
 class Engine:
     """Carries out tasks of sessions side by side until it is closed.
 
@@ -21,10 +32,11 @@ class Engine:
 
     Args:
         threads: of torch, for the encoder's batches.
+        meter: told of steps and rounds, in the engine's thread.
     """
 
-    def __init__(self, threads: int = 1) -> None:
-        self._threads = threads
+    def __init__(self, threads: int = 1, meter: Meter | None = None) -> None:
+        self._threads, self._meter = threads, meter or Meter()
         self._jobs: deque[Job] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -64,7 +76,10 @@ class Engine:
         torch.set_num_threads(self._threads)
         while jobs := self._next():
             jobs = [(task, future) for task, future in jobs if future.set_running_or_notify_cancel()]
-            for (_, future), found in zip(jobs, together([task for task, _ in jobs]), strict=True):
+            started = time.perf_counter()
+            results = together([task for task, _ in jobs], self._meter.stepped)
+            self._meter.rounded(time.perf_counter() - started)
+            for (_, future), found in zip(jobs, results, strict=True):
                 if isinstance(found, Exception):
                     future.set_exception(found)
                 else:

@@ -1,6 +1,7 @@
 """A session: one client's audio in, events out, whatever the audio's rate and however it is cut."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -95,9 +96,26 @@ class Session:
         events = yield from self._hear(self._resampler.flush())
         return events + (yield from self._close("stop"))
 
+    def refresh(self) -> list[Event]:
+        """Take the newer model now, if there is one: what is open ends as if the speaker had paused."""
+        return alone(self.refresh_task())
+
     def leave(self) -> None:
         """Give the place in the model's batch back; nothing else may follow."""
         alone(self.leave_task())
+
+    def refresh_task(self) -> Task:
+        """Do what :meth:`refresh` does."""
+        if self._newer is None:
+            return []
+        events: list[Event] = []
+        if self._speaking:
+            found = self._passage.finalize()
+            paused = [replace(e, cause="endpoint") if isinstance(e, decoded.Final) else e for e in found]
+            events += yield from self._read(paused)
+        if self._newer is not None:  # no final has brought it in
+            events += yield from self._change(self._newer, self._rewound)
+        return events
 
     def leave_task(self) -> Task:
         """Do what :meth:`leave` does."""
@@ -111,9 +129,7 @@ class Session:
         step = round(SLICE_SECONDS * self._rate)
         for first in range(0, len(samples), step):
             if self._newer is not None and not self._speaking:
-                decoded_to = self._offset + self._passage.decoded
-                rewound = decoded_to - round(REWIND_SECONDS * self._rate)
-                events += yield from self._change(self._newer, max(self._boundary, rewound))
+                events += yield from self._change(self._newer, self._rewound)
             piece = samples[first : first + step]
             self._recent = np.concatenate([self._recent, piece])
             found = yield from self._passage.push(piece)
@@ -181,6 +197,12 @@ class Session:
         if excess > 0:
             self._recent = self._recent[excess:].copy()
             self._recent_start += excess
+
+    @property
+    def _rewound(self) -> int:
+        """The sample that a newer model begins at while nobody speaks: what comes may have begun."""
+        decoded_to = self._offset + self._passage.decoded
+        return max(self._boundary, decoded_to - round(REWIND_SECONDS * self._rate))
 
     @property
     def _heard_samples(self) -> int:

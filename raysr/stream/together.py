@@ -1,6 +1,7 @@
 """Tasks that stop where they need encoder frames, so that many of them can get theirs from one batch."""
 
-from collections.abc import Generator, Sequence
+import time
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,11 +32,17 @@ def alone(task: Task) -> list[Event]:
 
 
 @torch.inference_mode()
-def together(tasks: Sequence[Task]) -> list[list[Event] | Exception]:
+def together(
+    tasks: Sequence[Task], stepped: Callable[[int, float], object] = lambda size, seconds: None
+) -> list[list[Event] | Exception]:
     """Carry out tasks of different sessions side by side: one encoder step serves all that wait for one.
 
     Nobody else may step their streamers meanwhile. Returns, for each task, its events, or the exception that ended
     it; the others go on. Where a step itself fails, it ends those who waited for it.
+
+    Args:
+        tasks: each of another session.
+        stepped: told how many shared a step, and its seconds.
     """
     found: dict[int, list[Event] | Exception] = {}
     waiting: dict[int, Waiting] = {}
@@ -58,12 +65,14 @@ def together(tasks: Sequence[Task]) -> list[list[Event] | Exception]:
     while waiting:
         streamer = next(iter(waiting.values())).streamer
         served = {number: w.slot for number, w in waiting.items() if w.streamer is streamer}
+        started = time.perf_counter()
         try:
             frames = streamer.step()
         except Exception as error:
             for number in served:
                 resume(number, error)
             continue
+        stepped(len(served), time.perf_counter() - started)
         for number, slot in served.items():
             resume(number, frames[slot])
     return [found[number] for number in range(len(tasks))]

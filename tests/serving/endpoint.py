@@ -4,7 +4,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from websockets.sync.client import ClientConnection, connect
 from raysr.audio.files import wav_bytes
 from raysr.pool import Pool, Recogniser
 from raysr.serving.app import build_app
-from raysr.serving.settings import ServingConfig
+from raysr.serving.settings import ServingConfig, UserConfig
 
 
 @dataclass
@@ -28,6 +28,8 @@ class Server:
 
     url: str
     pool: Path
+    reconfigure: Callable[[UserConfig], None] = lambda config: None
+    """As Ray Serve's replica does it."""
 
     def listen(self, **query: Any) -> ClientConnection:
         """Open the live socket; 16-bit audio at 16 kHz unless ``query`` says otherwise."""
@@ -47,9 +49,13 @@ def publish(pool: Path, name: str, recogniser: Recogniser, cycle: int) -> None:
 @contextlib.contextmanager
 def serving(config: ServingConfig) -> Iterator[Server]:
     """Run the endpoint in a thread for the block."""
-    server = uvicorn.Server(
-        uvicorn.Config(build_app(config), port=0, log_level="error", ws="websockets-sansio")
-    )
+    app = build_app(config)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", ws="websockets-sansio"))
+
+    def reconfigure(user_config: UserConfig) -> None:
+        loop = server.servers[0].get_loop()
+        loop.call_soon_threadsafe(app.state.server.reconfigure, user_config)
+
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -59,7 +65,7 @@ def serving(config: ServingConfig) -> Iterator[Server]:
             assert time.monotonic() < deadline, "the endpoint did not start in time"
             time.sleep(0.02)
         port = server.servers[0].sockets[0].getsockname()[1]
-        yield Server(f"http://127.0.0.1:{port}", Path(config.pool))
+        yield Server(f"http://127.0.0.1:{port}", Path(config.pool), reconfigure)
     finally:
         server.should_exit = True
         thread.join(20)

@@ -9,13 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
-from endpoint import Server, messages, pcm16, publish, said
+from endpoint import Server, messages, pcm16, publish, said, transcribed
 from toy_language import relative
+from websockets.sync.client import connect
 
 from raysr.model.chunking import CHUNKING
 from raysr.pool import Recogniser
 from raysr.serving.models import ModelWatcher
+from raysr.serving.settings import UserConfig
+from raysr.stream.session import Session
 
 CLOSE = json.dumps({"type": "CloseStream"})
 
@@ -135,6 +139,89 @@ def test_a_damaged_entry_changes_nothing_and_health_says_why(
         running.send(CLOSE)
         rest = messages(running)
         assert (said(rest), versions(rest)) == ("head", ["one"])
+
+
+def test_a_third_model_waits_until_the_first_has_gone(tmp_path: Path, recogniser: Recogniser) -> None:
+    watcher = ModelWatcher(str(tmp_path), None, CHUNKING, slots=2)
+    publish(tmp_path, "one", recogniser, cycle=0)
+    assert watcher.poll()
+    assert watcher.current is not None
+    session = Session(watcher.current.streaming)
+    publish(tmp_path, "two", relative(recogniser), cycle=1)
+    assert watcher.poll()
+    assert watcher.older == 1
+    publish(tmp_path, "three", relative(recogniser), cycle=2)
+    publish(tmp_path, "four", relative(recogniser), cycle=3)
+    assert not watcher.poll()
+    assert watcher.current.version == "two"
+    session.adopt(watcher.current.streaming)
+    session.refresh()
+    assert watcher.older == 0
+    assert watcher.poll()
+    assert watcher.current.version == "four"
+
+
+def test_a_stream_that_falls_silent_in_a_sentence_lets_the_old_model_go(
+    changing: Server, recogniser: Recogniser
+) -> None:
+    with changing.listen(interim_results="true") as socket:
+        socket.send(pcm16("bad cafe"))
+        assert not json.loads(socket.recv(timeout=20))["is_final"]
+        publish(changing.pool, "two", relative(recogniser), cycle=1)
+        until(lambda: health(changing)["model"] == "two")
+        assert health(changing)["older_models"] == 1
+        until(lambda: health(changing)["older_models"] == 0)
+        socket.send(pcm16("head"))
+        socket.send(CLOSE)
+        found = messages(socket)
+    assert said(found) == "bad cafe head"
+    assert versions(found) == ["one", "two"]
+    assert [m["speech_final"] for m in found if m.get("is_final")] == [True, False]
+
+
+def test_an_older_entry_can_be_pinned_and_let_go_while_streams_run(
+    changing: Server, recogniser: Recogniser
+) -> None:
+    publish(changing.pool, "two", relative(recogniser), cycle=1)
+    until(lambda: health(changing)["model"] == "two")
+    with changing.listen() as running:
+        for pinned, live in (("one", "one"), (None, "two"), ("one", "one")):
+            changing.reconfigure(UserConfig(entry=pinned))
+            until(lambda live=live: health(changing)["model"] == live)  # type: ignore[misc]
+        running.send(pcm16("bad"))
+        running.send(CLOSE)
+        found = messages(running)
+        assert (said(found), versions(found)) == ("bad", ["one"])
+    publish(changing.pool, "three", relative(recogniser), cycle=2)
+    time.sleep(0.3)
+    assert health(changing)["model"] == "one"
+    changing.reconfigure(UserConfig(entry="none-such"))
+    until(lambda: "no entry 'none-such'" in (health(changing)["pool"]["trouble"] or ""))
+    assert health(changing)["model"] == "one"
+
+
+def test_a_drain_gives_every_stream_its_finals_and_takes_nobody_in(start: Callable[..., Server]) -> None:
+    server = start()
+    with server.listen() as deepgram, connect(server.url.replace("http", "ws") + "/vosk") as vosk:
+        deepgram.send(pcm16("bad cafe"))
+        vosk.send('{"config": {"sample_rate": 16000}}')
+        vosk.send(pcm16("head"))
+        vosk.recv(timeout=20)
+        server.reconfigure(UserConfig(drain=True))
+        found = messages(deepgram)
+        assert said(found) == "bad cafe"
+        assert (found[-1]["variant"], deepgram.close_code) == ("RESTARTS", 1012)
+        assert [answer.get("text") for answer in messages(vosk)] == ["head"]
+        assert vosk.close_code == 1012
+    with server.listen() as late:
+        assert [m["variant"] for m in messages(late)] == ["RESTARTS"]
+        assert late.close_code == 1012
+    with pytest.raises(openai.InternalServerError, match="restarts"):
+        transcribed(server, pcm16("bad"))
+    assert health(server)["status"] == "draining"
+    server.reconfigure(UserConfig())
+    until(lambda: health(server)["status"] == "ok")
+    assert transcribed(server, pcm16("bad")) == "bad"
 
 
 def test_many_changes_drop_no_stream_and_no_word(changing: Server, recogniser: Recogniser) -> None:

@@ -39,6 +39,8 @@ def test_every_part_of_the_page_is_served(server: Server) -> None:
     for name, expected in {
         "app.js": "text/javascript",
         "captions.js": "text/javascript",
+        "endpoint.js": "text/javascript",
+        "transcript.js": "text/javascript",
         "microphone.js": "text/javascript",
         "worklet.js": "text/javascript",
         "style.css": "text/css",

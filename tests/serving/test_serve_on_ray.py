@@ -4,8 +4,10 @@ import importlib
 import json
 import socket
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from endpoint import Server, messages, pcm16, publish, said, wav
@@ -74,6 +76,39 @@ def test_one_text_over_both_protocols_and_a_new_model_without_a_restart(
         rest = messages(running)
         assert said(rest) == "beg"
         assert rest[0]["metadata"]["model_info"]["version"] == "second"
+
+
+@pytest.mark.ray
+def test_a_replica_takes_another_configuration_in_place_and_tells_ray_what_it_measures(
+    served: Server, recogniser: Recogniser
+) -> None:
+    from ray import serve
+
+    publish(served.pool, "latest", relative(recogniser), cycle=9)
+
+    def reconfigured(**config: Any) -> None:
+        serve.get_app_handle("raysr").broadcast("reconfigure", config).results()
+
+    def until(version: str) -> None:
+        while (health := run.health(served.url)) is None or health["model"] != version:
+            pass
+
+    until("latest")
+    with served.listen() as running:
+        reconfigured(entry="first")
+        until("first")
+        running.send(pcm16("bad cafe"))
+        running.send(json.dumps({"type": "Finalize"}))
+        message = json.loads(running.recv(timeout=60))
+        assert said([message]) == "bad cafe"
+        assert message["metadata"]["model_info"]["version"] == "first"
+        reconfigured(entry="first", drain=True)
+        messages(running)
+        assert running.close_code == 1012
+    reconfigured()
+    until("latest")
+    with urllib.request.urlopen(f"{served.url}/metrics", timeout=20) as answer:
+        assert 'raysr_final_seconds_count{cause="finalize"} 1.0' in answer.read().decode()
 
 
 @pytest.mark.ray

@@ -175,6 +175,25 @@ def test_a_newer_model_comes_at_once_while_nobody_speaks(recogniser: Recogniser)
     assert session.version == "new"
 
 
+@pytest.mark.parametrize("end", [8000, 20_000, 33_000])
+def test_a_refresh_ends_what_is_open_and_the_newer_model_hears_the_rest(
+    recogniser: Recogniser, end: int
+) -> None:
+    newer = StreamingModel(relative(recogniser), "new")
+    samples = sung("bad cafe", seed=7)
+    session = session_of(recogniser, "old")
+    events = session.push(samples[:end]) + session.refresh()
+    assert session.version == "old"
+    session.adopt(newer)
+    events += session.refresh()
+    assert session.version == "new"
+    assert all(final.cause == "endpoint" for final in finals(events))
+    rest = session.push(samples[end:]) + session.push(sung(", head", seed=1)) + session.finish()
+    assert [final.model for final in finals(rest)] == ["new"] * len(finals(rest))
+    assert transcript(events + rest).endswith("head")
+    assert transcript(events + rest).replace(" ", "").startswith("bad"[: end // 8000])
+
+
 def test_memory_does_not_grow_with_the_session(recogniser: Recogniser) -> None:
     session = session_of(recogniser)
     samples = sung(SAID, seed=7)

@@ -47,7 +47,25 @@ def test_what_is_compiled_is_what_torch_computes(seed: int, count: int, filled: 
     expected_sizes, expected_signs = bits.encode_by_torch(rows, counts)
     torch.testing.assert_close(sizes, expected_sizes)
     assert torch.equal(signs, expected_signs)
-    assert torch.equal(bits.decode(sizes, signs), bits.decode_by_torch(sizes, signs))
+    decoded = bits.decode_by_torch(sizes, signs)
+    assert torch.equal(bits.decode(sizes, signs), decoded)
+    room = torch.full_like(rows, float("nan"))
+    assert bits.decode(sizes, signs, room) is room
+    assert torch.equal(room, decoded)
+    left = rows.clone()
+    bits.subtract(left, sizes, signs)
+    assert torch.equal(left, rows - decoded)
+
+
+@given(st.integers(0, 1000), st.integers(1, 5), st.integers(1, 4))
+def test_the_compiled_mean_is_that_of_torch(seed: int, count: int, ranks: int) -> None:
+    draws = torch.Generator().manual_seed(seed)
+    rows = torch.randn(ranks * count, BLOCK, generator=draws)
+    sizes, signs = bits.encode(rows, torch.full((ranks * count,), BLOCK))
+    found = torch.full((count, BLOCK), float("nan"))
+    bits.mean(sizes, signs, ranks, found)
+    expected = bits.decode_by_torch(sizes, signs).view(ranks, count, BLOCK).mean(0)
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("kind", CODECS)
@@ -67,7 +85,7 @@ def vectors(seed: int, rank: int) -> list[Tensor]:
 
 def rounds(kind: str, seeds: list[int]) -> Any:
     mean = CompressedMean(CODECS[kind]())
-    found = [mean(vectors(seed, dist.get_rank())) for seed in seeds]
+    found = [[m.clone() for m in mean(vectors(seed, dist.get_rank())) or ()] for seed in seeds]
     return found, mean.state_dict(), mean.traffic.payload
 
 
@@ -115,7 +133,8 @@ def with_overflow(kind: str, infinite_rank: int) -> Any:
     if dist.get_rank() == infinite_rank:
         broken[2][0, 0] = float("inf")
     nothing = mean(broken)
-    return nothing, mean(vectors(3, dist.get_rank())), other(vectors(3, dist.get_rank()))
+    third = vectors(3, dist.get_rank())
+    return nothing, mean(third), other(third)
 
 
 @pytest.mark.parametrize("kind", CODECS)

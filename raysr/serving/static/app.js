@@ -1,50 +1,90 @@
-// Live captions over the Deepgram-compatible socket of this server, and whole recordings over its OpenAI-compatible route.
+// Live captions from the microphone, and transcripts of files.
 import { Captions } from "./captions.js";
+import { Endpoint } from "./endpoint.js";
 import { Microphone } from "./microphone.js";
+import { FORMATS } from "./transcript.js";
+
+const RETRIES = [1, 2, 4, 8, 16]; // seconds, after a server that restarts or has no place
+const AGAIN = new Set([1006, 1011, 1012, 1013]);
 
 const $ = (id) => document.getElementById(id);
 const captions = new Captions($("captions"), $("text"), $("placeholder"));
+const endpoint = new Endpoint();
 let live = null;
+let heard = 0; // seconds of streams that have ended
 
 function problem(text) {
   $("problem").textContent = text;
   $("problem").hidden = !text;
 }
 
-function facts({ model, lag, heard }) {
+function facts({ model, lag, delay, seconds }) {
   if (model !== undefined) $("model").textContent = model;
   if (lag !== undefined) $("lag").textContent = `${lag.toFixed(1)} s`;
-  if (heard !== undefined) $("heard").textContent = `${heard.toFixed(1)} s`;
+  if (delay !== undefined) $("delay").textContent = `${delay.toFixed(1)} s`;
+  if (seconds !== undefined) $("heard").textContent = `${seconds.toFixed(1)} s`;
 }
 
 function changed() {
-  $("copy").disabled = $("clear").disabled = captions.empty;
+  for (const id of ["copy", "clear", "txt", "srt", "vtt"]) $(id).disabled = !captions.segments.length;
+}
+
+function phrases() {
+  return $("phrases").value.split("\n").map((line) => line.trim()).filter(Boolean);
+}
+
+function askForKey() {
+  $("keys").hidden = false;
+  $("key").focus();
 }
 
 function show(message) {
-  if (message.type === "Error") return problem(message.description);
-  if (message.type === "Metadata") return facts({ heard: message.duration });
-  if (message.type !== "Results") return;
-  captions.show(message);
-  facts({
-    model: message.metadata.model_info.version,
-    lag: message.raysr.lag,
-    heard: message.start + message.duration,
-  });
-  changed();
+  if (message.type === "Error") {
+    live.refused = message;
+    problem(message.description);
+    if (message.variant === "INVALID_AUTH") askForKey();
+  } else if (message.type === "Metadata") {
+    facts({ seconds: live.offset + message.duration });
+  } else if (message.type === "Results") {
+    const end = message.start + message.duration;
+    captions.show(message, live.offset);
+    live.end = Math.max(live.end, end);
+    live.tries = 0;
+    facts({
+      model: message.metadata.model_info.version,
+      lag: message.raysr.lag,
+      delay: Math.max(0, live.sent - end),
+      seconds: live.offset + end,
+    });
+    changed();
+  }
 }
 
-function listen(rate) {
-  const url = new URL("v1/listen", location.href);
-  url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
-  url.search = new URLSearchParams({ encoding: "linear16", sample_rate: rate, interim_results: true });
-  const socket = new WebSocket(url);
-  socket.onmessage = ({ data }) => show(JSON.parse(data));
-  socket.onclose = ({ code }) => {
-    if (code !== 1000 && $("problem").hidden) problem(`The connection was lost (code ${code}). Press Speak to go on.`);
-    stop();
-  };
-  return socket;
+function connect() {
+  Object.assign(live, { offset: heard, end: 0, sent: 0, refused: null });
+  live.socket = endpoint.listen({
+    rate: live.microphone.rate,
+    phrases: phrases(),
+    onMessage: show,
+    onClose: closed,
+  });
+}
+
+// A server that restarts or is full is tried again, while the microphone stays open; anything else ends the stream.
+function closed(code) {
+  if (!live) return;
+  heard = live.offset + live.end;
+  if (live.ending || !AGAIN.has(code) || live.tries >= RETRIES.length) {
+    if (!live.ending && !live.refused) problem(`The connection was lost (code ${code}). Press Speak to go on.`);
+    end();
+    return;
+  }
+  const wait = RETRIES[live.tries++];
+  problem(`${live.refused?.description ?? "The connection was lost"}; trying again in ${wait} s.`);
+  live.timer = setTimeout(() => {
+    problem("");
+    connect();
+  }, 1000 * wait);
 }
 
 async function start() {
@@ -56,9 +96,12 @@ async function start() {
   try {
     const microphone = await Microphone.open((pcm, peak) => {
       $("level").value = Math.min(1, peak * 1.4);
-      if (live?.socket.readyState === WebSocket.OPEN) live.socket.send(pcm);
+      if (live?.socket.readyState !== WebSocket.OPEN) return;
+      live.socket.send(pcm);
+      live.sent += pcm.byteLength / 2 / live.microphone.rate;
     });
-    live = { microphone, socket: listen(microphone.rate) };
+    live = { microphone, tries: 0 };
+    connect();
     $("speak").textContent = "Stop";
     $("speak").classList.add("live");
   } catch (error) {
@@ -68,32 +111,43 @@ async function start() {
   }
 }
 
+// Let the microphone go, then ask for the last words; the server closes when it has sent them.
 async function stop() {
-  if (!live) return;
-  const { microphone, socket } = live;
+  const { microphone, socket, timer } = live;
+  live.ending = true;
+  clearTimeout(timer);
+  await microphone.close();
+  if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ type: "CloseStream" }));
+  else end();
+  resting();
+}
+
+function end() {
+  if (live && !live.ending) live.microphone.close();
+  live = null;
+  resting();
+}
+
+function resting() {
   $("speak").textContent = "Speak";
   $("speak").classList.remove("live");
-  await microphone.close();
-  live = null;
   $("level").value = 0;
-  if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ type: "CloseStream" }));
 }
 
 async function upload(file) {
   problem("");
-  const form = new FormData();
-  form.append("file", file);
-  form.append("model", "raysr");
   $("speak").disabled = true;
   captions.note(`${file.name} …`);
   try {
-    const answer = await fetch("v1/audio/transcriptions", { method: "POST", body: form });
-    const body = await answer.json();
-    if (!answer.ok) throw new Error(body.error.message);
-    captions.append(body.text || "(no speech)");
-    facts({ model: body.model, heard: body.usage.seconds, lag: 0 });
+    const { segments, model, seconds } = await endpoint.transcribe(file, phrases());
+    captions.note("");
+    for (const words of segments) captions.settle(words, heard);
+    if (!segments.length) problem(`${file.name}: nobody speaks in it.`);
+    heard += seconds;
+    facts({ model, seconds: heard, lag: 0 });
   } catch (error) {
     problem(error.message);
+    if (error.keyWanted) askForKey();
   } finally {
     captions.note("");
     changed();
@@ -101,11 +155,21 @@ async function upload(file) {
   }
 }
 
+function save(format) {
+  const [type, written] = FORMATS[format];
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([written(captions.segments)], { type }));
+  link.download = `captions.${format}`;
+  link.click();
+  URL.revokeObjectURL(link.href);
+}
+
 async function health() {
   try {
-    const state = await (await fetch("healthz")).json();
+    const state = await endpoint.health();
     $("service").textContent = state.model ? `${state.sessions} of ${state.max_sessions} sessions` : "no model yet";
     $("service").className = `service ${state.model ? "ok" : "bad"}`;
+    $("keys").hidden = !state.keys;
     if (!live && state.model) facts({ model: state.model });
   } catch {
     $("service").textContent = "the server does not answer";
@@ -118,10 +182,17 @@ $("file").onchange = ({ target }) => {
   if (target.files[0]) upload(target.files[0]);
   target.value = "";
 };
-$("copy").onclick = () => navigator.clipboard?.writeText(captions.plain);
+$("copy").onclick = () => navigator.clipboard?.writeText(FORMATS.txt[1](captions.segments));
 $("clear").onclick = () => {
   captions.clear();
+  heard = 0;
   changed();
 };
+for (const format of Object.keys(FORMATS)) $(format).onclick = () => save(format);
+$("phrases").value = localStorage.getItem("phrases") ?? "";
+$("phrases").closest("details").open = Boolean($("phrases").value);
+$("phrases").oninput = ({ target }) => localStorage.setItem("phrases", target.value);
+$("key").value = endpoint.key;
+$("key").onchange = ({ target }) => endpoint.setKey(target.value.trim());
 health();
 setInterval(health, 3000);

@@ -2,6 +2,8 @@
 const UNSURE = 0.5;
 
 export class Captions {
+  segments = []; // that are settled: lists of {word, start, end, confidence}
+
   constructor(frame, text, placeholder) {
     Object.assign(this, { frame, text, placeholder });
     this.settled = this.text.appendChild(document.createElement("span"));
@@ -9,35 +11,26 @@ export class Captions {
   }
 
   get empty() {
-    return !this.settled.textContent && !this.open.textContent;
+    return !this.segments.length && !this.open.textContent;
   }
 
-  get plain() {
-    return this.text.innerText.trim();
-  }
-
-  show(message) {
-    if (message.is_final) {
-      this.settle(message.channel.alternatives[0]);
-    } else {
-      this.open.replaceChildren(message.raysr.stable, span(message.raysr.volatile, "volatile"));
-    }
+  // Show one of Deepgram's results; times count from `offset`, the seconds of streams before.
+  show({ is_final, raysr, channel }, offset) {
+    if (is_final) this.settle(channel.alternatives[0].words, offset);
+    else this.open.replaceChildren(raysr.stable, span(raysr.volatile, "volatile"));
     this.refresh();
   }
 
-  settle({ transcript, words }) {
+  settle(words, offset = 0) {
     this.open.replaceChildren();
-    if (!transcript) return;
+    if (!words.length) return;
+    this.segments.push(words.map((word) => ({ ...word, start: word.start + offset, end: word.end + offset })));
     const segment = this.settled.appendChild(span("", "segment"));
     for (const { word, confidence } of words) {
       const shown = span(word, confidence < UNSURE ? "unsure" : "");
       shown.title = `confidence ${confidence.toFixed(2)}`;
       segment.append(shown, " ");
     }
-  }
-
-  append(text) {
-    this.settled.append(span(text, "segment"));
     this.refresh();
   }
 
@@ -47,6 +40,7 @@ export class Captions {
   }
 
   clear() {
+    this.segments = [];
     this.settled.replaceChildren();
     this.open.replaceChildren();
     this.refresh();

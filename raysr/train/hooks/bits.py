@@ -25,13 +25,31 @@ def encode(rows: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     return sizes, signs
 
 
-def decode(sizes: Tensor, signs: Tensor) -> Tensor:
-    """Return rows (N, B): the size of each, under the signs."""
+def decode(sizes: Tensor, signs: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return rows (N, B), in ``out`` if there is any: the size of each, under the signs."""
     if signs.device.type != "cpu":
-        return decode_by_torch(sizes, signs)
-    rows = torch.empty(len(signs), 8 * signs.shape[1])
+        rows = decode_by_torch(sizes, signs)
+        return rows if out is None else out.copy_(rows)
+    rows = torch.empty(len(signs), 8 * signs.shape[1]) if out is None else out
     _decode(sizes.numpy(), signs.numpy(), rows.numpy())
     return rows
+
+
+def subtract(rows: Tensor, sizes: Tensor, signs: Tensor) -> None:
+    """Take from rows (N, B), in place, what :func:`decode` makes of sizes and signs."""
+    if signs.device.type != "cpu":
+        rows -= decode_by_torch(sizes, signs)
+    else:
+        _subtract(rows.numpy(), sizes.numpy(), signs.numpy())
+
+
+def mean(sizes: Tensor, signs: Tensor, ranks: int, out: Tensor) -> None:
+    """Write into ``out`` (N, B) the mean over ranks of what :func:`decode` makes of (ranks x N) sizes and signs."""
+    if signs.device.type != "cpu":
+        torch.mean(decode_by_torch(sizes, signs).view(ranks, *out.shape), 0, out=out)
+    else:
+        rows = len(out)
+        _mean(sizes.view(ranks, rows).numpy(), signs.view(ranks, rows, -1).numpy(), out.numpy())
 
 
 def encode_by_torch(rows: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,3 +89,29 @@ def _decode(sizes: Floats, signs: Bytes, rows: Floats) -> None:
             bits = signs[n, byte]
             for place in range(8):
                 rows[n, 8 * byte + place] = size if (bits >> place) & 1 else -size
+
+
+@compiled
+def _subtract(rows: Floats, sizes: Floats, signs: Bytes) -> None:
+    for n in range(len(rows)):
+        size = sizes[n, 0]
+        for byte in range(signs.shape[1]):
+            bits = signs[n, byte]
+            for place in range(8):
+                rows[n, 8 * byte + place] -= size if (bits >> place) & 1 else -size
+
+
+@compiled
+def _mean(sizes: Floats, signs: Bytes, out: Floats) -> None:
+    ranks = len(sizes)
+    for n in range(len(out)):
+        for rank in range(ranks):
+            size = sizes[rank, n] / np.float32(ranks)
+            for byte in range(signs.shape[2]):
+                bits = signs[rank, n, byte]
+                for place in range(8):
+                    value = size if (bits >> place) & 1 else -size
+                    if rank == 0:
+                        out[n, 8 * byte + place] = value
+                    else:
+                        out[n, 8 * byte + place] += value

@@ -32,8 +32,19 @@ class Codec(Protocol):
         """
         ...
 
-    def decode(self, coded: Tensor) -> Tensor:
-        """Return float32 rows (N, BLOCK); none of a row's numbers is finite where one was not."""
+    def decode(self, coded: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return float32 rows (N, BLOCK), in ``out`` if there is any.
+
+        None of a row's numbers is finite where one was not.
+        """
+        ...
+
+    def subtract(self, rows: Tensor, coded: Tensor) -> None:
+        """Take from rows (N, BLOCK), in place, what these bytes say; padding becomes anything."""
+        ...
+
+    def mean(self, coded: Tensor, ranks: int, out: Tensor) -> None:
+        """Write into ``out`` (N, BLOCK) the mean of what so many ranks say of the same rows, (ranks x N, row_bytes)."""
         ...
 
 
@@ -48,9 +59,16 @@ class EightBit:
         levels = (rows * steps).round_().nan_to_num_(0).to(torch.int8)
         return torch.cat([largest.view(torch.uint8), levels.view(torch.uint8)], 1)
 
-    def decode(self, coded: Tensor) -> Tensor:
-        levels = coded[:, 4:].contiguous().view(torch.int8)
-        return levels.float().mul_(_first(coded) / 127)
+    def decode(self, coded: Tensor, out: Tensor | None = None) -> Tensor:
+        levels = coded[:, 4:].view(torch.int8)
+        rows = torch.empty(levels.shape, device=coded.device) if out is None else out
+        return rows.copy_(levels).mul_(_first(coded) / 127)
+
+    def subtract(self, rows: Tensor, coded: Tensor) -> None:
+        rows -= self.decode(coded)
+
+    def mean(self, coded: Tensor, ranks: int, out: Tensor) -> None:
+        torch.mean(self.decode(coded).view(ranks, *out.shape), 0, out=out)
 
 
 class OneBit:
@@ -62,8 +80,14 @@ class OneBit:
         sizes, signs = bits.encode(rows, counts)
         return torch.cat([sizes.view(torch.uint8), signs], 1)
 
-    def decode(self, coded: Tensor) -> Tensor:
-        return bits.decode(_first(coded), coded[:, 4:].contiguous())
+    def decode(self, coded: Tensor, out: Tensor | None = None) -> Tensor:
+        return bits.decode(_first(coded), coded[:, 4:].contiguous(), out)
+
+    def subtract(self, rows: Tensor, coded: Tensor) -> None:
+        bits.subtract(rows, _first(coded), coded[:, 4:].contiguous())
+
+    def mean(self, coded: Tensor, ranks: int, out: Tensor) -> None:
+        bits.mean(_first(coded), coded[:, 4:].contiguous(), ranks, out)
 
 
 CODECS: Mapping[str, type[Codec]] = {"8bit": EightBit, "1bit": OneBit}
@@ -82,7 +106,8 @@ class CompressedMean:
         error: of this rank's vectors (N, BLOCK), None before the first call.
         own_error: of the means that this rank makes.
 
-    A second room as large as the error is kept, in which the next rows are laid out.
+    Room for the next rows, the next errors and the means is kept, as large as the vectors each: to get it anew takes
+    longer than to fill it.
     """
 
     codec: Codec
@@ -91,39 +116,46 @@ class CompressedMean:
     own_error: Tensor | None = None
     _layout: "_Layout | None" = None
     _room: Tensor | None = None
+    _own_room: Tensor | None = None
+    _means: Tensor | None = None
 
     def __call__(self, vectors: Sequence[Tensor]) -> list[Tensor] | None:
         """Return the mean of each vector over all ranks, the same bits on all; None where one is not finite.
 
-        Then the errors stay as they are.
+        Then the errors stay as they are. The means lie in a room that the next call fills again.
         """
         ranks = dist.get_world_size()
         sizes = tuple(vector.numel() for vector in vectors)
         if self._layout is None or self._layout.sizes != sizes or self._layout.ranks != ranks:
             self._layout = _Layout.of(sizes, ranks, vectors[0].device)
-        layout = self._layout
+            self._room = self._own_room = self._means = None
+        layout, own = self._layout, self._layout.own(dist.get_rank())
         rows = layout.rows(vectors, self.error, self._room)
         coded = self.codec.encode(rows, layout.counts)
         received = torch.empty_like(coded)
         self.traffic.all_to_all(coded)
-        dist.all_to_all_single(received, coded)
-        own = layout.own(dist.get_rank())
-        mean = self.codec.decode(received).view(ranks, -1, BLOCK).mean(0)
+        sent: Any = dist.all_to_all_single(received, coded, async_op=True)
+        self.codec.subtract(rows, coded)  # what is lost of them, while they are under way
+        layout.blank(rows, slice(None))
+        sent.wait()
+        mean = torch.empty_like(rows[own]) if self._own_room is None else self._own_room
+        self.codec.mean(received, ranks, mean)
         if self.own_error is not None:
             mean += self.own_error
         layout.blank(mean, own)
         coded_mean = self.codec.encode(mean, layout.counts[own])
         gathered = torch.empty_like(coded)
         self.traffic.all_gather(coded_mean)
-        dist.all_gather_into_tensor(gathered, coded_mean)
+        sent = dist.all_gather_into_tensor(gathered, coded_mean, async_op=True)
+        self.codec.subtract(mean, coded_mean)
+        sent.wait()
         if not bool(_first(gathered).isfinite().all()):
-            self._room = rows
+            self._room, self._own_room = rows, mean
             return None
-        found = self.codec.decode(gathered)
-        rows -= self.codec.decode(coded)
-        self.error, self._room = layout.blank(rows, slice(None)), self.error
-        self.own_error = layout.blank(mean.sub_(found[own]), own)
-        return layout.vectors(found, vectors)
+        self.error, self._room = rows, self.error
+        self.own_error, self._own_room = layout.blank(mean, own), self.own_error
+        self._means = self.codec.decode(gathered, self._means)
+        return layout.vectors(self._means, vectors)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what this rank needs to go on exactly."""
