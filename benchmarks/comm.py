@@ -39,7 +39,7 @@ from raysr.corpus.disk import replacing
 from raysr.train.network.payload import numbers
 
 LINKS: Mapping[str, float | None] = {"unlimited": None, "1gbit": 1000.0, "100mbit": 100.0}
-STEPS = {"unlimited": 12, "1gbit": 12, "100mbit": 8}
+STEPS = {"unlimited": 24, "1gbit": 20, "100mbit": 8}
 TIMED = {**SETTINGS, COMPUTE: APART}
 AUTO = {f"auto-{accuracy}": accuracy for accuracy in CLASSES if accuracy != "apart"}
 PREFLIGHT = "preflight"
