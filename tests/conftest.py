@@ -4,7 +4,7 @@ import os
 import wave
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -22,12 +22,17 @@ Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have everything that needs the session's Ray in one process, first, and each other file in one as a whole."""
-    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("ray" if item.get_closest_marker("ray") else str(item.path)))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Have all files that use Ray in one process, and each other one as a whole in any, for the fixtures' sake."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneRay(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "ray" if "mark.ray" in (config.rootpath / file).read_text(encoding="utf-8") else file
+
+    return OneRay(config, log)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -20,26 +20,36 @@ class _Open(Config):
 
 
 class Format(_Open):
+    """How the samples of ``append`` are encoded; ``rate`` is that of ``audio/pcm``, in Hz."""
+
     type: Literal["audio/pcm", "audio/pcmu", "audio/pcma"] = "audio/pcm"
     rate: int = Field(default=24000, ge=4000, le=192_000)
 
 
 class Transcription(_Open):
+    """What the client says of the speech."""
+
     language: str | None = None
     keywords: tuple[str, ...] = ()
 
 
 class TurnDetection(_Open):
+    """Whatever kind it is, pauses are found by the endpointing rules of the model."""
+
     type: Literal["server_vad", "semantic_vad"] = "server_vad"
 
 
 class AudioInput(_Open):
+    """What comes in."""
+
     format: Format = Format()
     transcription: Transcription | None = Transcription()
     turn_detection: TurnDetection | None = TurnDetection()
 
 
 class Audio(_Open):
+    """Of which there is input alone."""
+
     input: AudioInput = AudioInput()
 
 
