@@ -80,7 +80,7 @@ def serve(
 ) -> None:
     """Serve a model pool over HTTP and WebSocket until Ctrl-C; a new entry goes live without a restart.
 
-    Example: `raysr serve --pool runs/demo/pool --port 8000 chunk_size=8 limits.sessions=64`
+    Example: `raysr serve --pool runs/demo/pool --port 8000 chunk_size=8 limits.sessions=64 keys=keys.txt`
     """
     import threading
 
@@ -91,6 +91,8 @@ def serve(
 
     data: dict[str, Any] = {"pool": str(pool.absolute()), "entry": None if model == "latest" else model}
     config = ServingConfig.parse(apply_overrides(data, overrides or []), "serve")
+    if config.keys is None and host not in {"127.0.0.1", "::1", "localhost"}:
+        typer.echo(f"note: whoever reaches {host}:{port} may use it; keys=FILE asks for API keys", err=True)
     try:
         with connect() as connection:
             url = run.start(config, host, port)

@@ -12,6 +12,7 @@ from raysr.cluster import Connection
 from raysr.errors import PoolError, RunError
 from raysr.pool import Pool
 from raysr.ports import check_port
+from raysr.serving.access import Access
 from raysr.serving.settings import ServingConfig
 
 
@@ -26,8 +27,10 @@ def start(config: ServingConfig, host: str = "127.0.0.1", port: int = 8000, time
     Raises:
         PoolError: the pool holds no entry.
         RunError: the port is in use, or no model became healthy in time.
+        ConfigError: the file of keys cannot be read.
     """
     pool = Path(config.pool).resolve()
+    Access(config.keys)  # here its error is one line
     if not Pool(pool).entries():
         raise PoolError(f"pool {pool} holds no model to serve; run `raysr ipl` first, or name another pool")
     from raysr.serving.deployment import NAME, application
@@ -36,8 +39,9 @@ def start(config: ServingConfig, host: str = "127.0.0.1", port: int = 8000, time
     _listen(host, port)
     from ray import serve
 
+    places = {"pool": str(pool), "keys": str(Path(config.keys).resolve()) if config.keys else None}
     serve.run(
-        application(config.model_copy(update={"pool": str(pool)})),
+        application(config.model_copy(update=places)),
         name=NAME,
         route_prefix="/",
         blocking=False,

@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -130,10 +131,23 @@ def test_a_step_that_fails_ends_those_who_waited_for_it(
     assert isinstance(other, list)
 
 
+def held() -> tuple[threading.Event, threading.Event, Callable[[], Task]]:
+    """Return an event that tells that a task is carried out, one that lets it end, and the task."""
+    busy, go_on = threading.Event(), threading.Event()
+
+    def blocking() -> Task:
+        busy.set()
+        assert go_on.wait(20)
+        yield from ()
+        return []
+
+    return busy, go_on, blocking
+
+
 def test_a_round_takes_all_that_has_gathered(recogniser: Recogniser) -> None:
     model = StreamingModel(recogniser, slots=SLOTS)
     sessions = [Session(model) for _ in range(SLOTS)]
-    busy, go_on = threading.Event(), threading.Event()
+    busy, go_on, blocking = held()
     batches: list[int] = []
     step = model.streamer.step
 
@@ -143,12 +157,6 @@ def test_a_round_takes_all_that_has_gathered(recogniser: Recogniser) -> None:
         return found
 
     model.streamer.step = counted  # type: ignore[method-assign]
-
-    def blocking() -> Task:
-        busy.set()
-        assert go_on.wait(20)
-        yield from ()
-        return []
 
     engine = Engine()
     try:
@@ -165,13 +173,7 @@ def test_a_round_takes_all_that_has_gathered(recogniser: Recogniser) -> None:
 
 
 def test_what_waits_when_the_engine_is_closed_is_cancelled(recogniser: Recogniser) -> None:
-    busy, go_on = threading.Event(), threading.Event()
-
-    def blocking() -> Task:
-        busy.set()
-        assert go_on.wait(20)
-        yield from ()
-        return []
+    busy, go_on, blocking = held()
 
     engine = Engine()
     running: Future[list[Event]] = engine.submit(blocking())
