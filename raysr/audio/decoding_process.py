@@ -86,6 +86,7 @@ class _inherited:
     def __enter__(self) -> int:
         self._file.seek(0)
         try:
+            # a spooled file that is still in memory would be written to disk for its descriptor
             number = self._file.fileno() if getattr(self._file, "_rolled", True) else None
         except OSError:
             number = None

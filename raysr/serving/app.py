@@ -86,7 +86,7 @@ async def _follow(state: ServerState) -> None:
         await asyncio.sleep(state.config.poll_seconds)
         try:
             state.gauge()
-            state.access.refresh()
+            await asyncio.to_thread(state.access.refresh)
             await asyncio.to_thread(state.watcher.poll)
         except Exception:
             # Whatever happened to the pool, the model in use goes on serving, and the next look may find it mended.

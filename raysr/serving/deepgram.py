@@ -3,7 +3,6 @@
 Written from Deepgram's public API reference and checked with its own client, ``deepgram-sdk``.
 """
 
-import json
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from fastapi import APIRouter, WebSocket
 
 from raysr.errors import ConfigError, RaysrError
 from raysr.serving.live import Step
-from raysr.serving.live_socket import Asked, LiveSocket, Message, Reason, Refusal
+from raysr.serving.live_socket import Asked, LiveSocket, Message, Reason, Refusal, json_object
 from raysr.stream.events import Event, Final, Partial
 from raysr.stream.pcm import ENCODINGS, PcmReader, check_rate
 
@@ -234,10 +233,10 @@ def _switch(query: Mapping[str, str], name: str) -> bool:
 
 
 def _control(message: str) -> str:
-    try:
-        kind = json.loads(message)["type"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        raise Refusal("message", "a text message should be JSON with a 'type'") from None
+    should = "a text message should be JSON with a 'type'"
+    kind = json_object(message, should).get("type")
+    if kind is None:
+        raise Refusal("message", should)
     return kind if isinstance(kind, str) else repr(kind)[:40]
 
 

@@ -51,7 +51,7 @@ class Latency:
             if isinstance(event, Final):
                 yield from self._final(event, now)
                 self._texts = []
-                self._forget(event.end)
+        self._forget()
 
     def _final(self, final: Final, now: float) -> Iterator[Late]:
         if final.words:
@@ -79,6 +79,6 @@ class Latency:
         place = bisect_left(self._ends, seconds)
         return self._times[min(place, len(self._times) - 1)]
 
-    def _forget(self, end: float) -> None:
-        first = bisect_left(self._ends, end - KEPT_S)
+    def _forget(self) -> None:
+        first = bisect_left(self._ends, self._ends[-1] - KEPT_S) if self._ends else 0
         del self._ends[:first], self._times[:first]

@@ -34,14 +34,12 @@ class Step:
         events: in order.
         heard: seconds of audio recognised so far.
         lag: seconds of audio received and not yet recognised.
-        finalized: whether this step answers a request to finalise.
         pushes: how many pieces of audio it answers, which were pushed one by one.
     """
 
     events: tuple[Event, ...]
     heard: float
     lag: float
-    finalized: bool = False
     pushes: int = 0
 
 
@@ -108,9 +106,8 @@ class LiveStream:
             heard = self._session.heard
             events = await self._engine.run(self._task(command))
             self._measure(events, self._session.heard - heard)
-            asked = command if isinstance(command, str) else None
-            yield Step(tuple(events), self._session.heard, self.lag, asked == "finalize", pushes)
-            if asked == "finish":
+            yield Step(tuple(events), self._session.heard, self.lag, pushes)
+            if isinstance(command, str) and command == "finish":
                 return
 
     async def _put(self, command: Literal["finalize", "finish"]) -> None:

@@ -70,6 +70,17 @@ class Refusal(Exception):
         return CODES[self.reason]
 
 
+def json_object(message: bytes | str, should: str) -> dict[str, Any]:
+    """Return the JSON object that a message is; raise Refusal, with what it should be, where it is none."""
+    try:
+        found = json.loads(message)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise Refusal("message", should)
+    return found
+
+
 class Dialect(Protocol):
     """A wire protocol of live recognition."""
 

@@ -59,7 +59,7 @@ class ModelWatcher:
         self.trouble: str | None = None
         self._seen: dict[str, int] | None = None
         self._pool = pool
-        self._entry = entry
+        self.pinned = entry
         self._chunking = chunking
         self._engine: Engine = engine
         self._slots = slots
@@ -99,8 +99,8 @@ class ModelWatcher:
 
     def pin(self, entry: str | None) -> None:
         """Serve another entry from the next look on; None follows the newest."""
-        if entry != self._entry:
-            self._entry, self._seen = entry, None
+        if entry != self.pinned:
+            self.pinned, self._seen = entry, None
 
     def _listing(self) -> dict[str, int]:
         """Return the entries' names and times: the pool is read again only when these change."""
@@ -121,8 +121,8 @@ class ModelWatcher:
     def _candidates(self, listing: Mapping[str, int]) -> list[Entry]:
         """Return the entries, newest first; note those that cannot be read or should not be served."""
         pool = Pool(self._pool)
-        if self._entry is not None:
-            return [pool.get(self._entry)]
+        if self.pinned is not None:
+            return [pool.get(self.pinned)]
         entries = pool.entries()[::-1]
         for name in listing.keys() - {entry.name for entry in entries} - self.refused.keys():
             try:

@@ -7,7 +7,7 @@ audio, in bounded memory, so that a file and a stream of it give the same text.
 import json
 import logging
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -45,7 +45,7 @@ class Upload:
     state: ServerState
     session: Session
 
-    async def events(self) -> AsyncIterator[list[Event]]:
+    async def events(self) -> AsyncGenerator[list[Event], None]:
         """Yield what each half second of the file brings, so that live streams keep their share.
 
         Raises:
@@ -120,16 +120,19 @@ async def transcriptions(upload: Annotated[Upload, Depends(_opened)]) -> Respons
     return JSONResponse(body, headers=headers)
 
 
-async def _told(upload: Upload, first: list[Event], rest: AsyncIterator[list[Event]]) -> AsyncIterator[str]:
+async def _told(
+    upload: Upload, first: list[Event], rest: AsyncGenerator[list[Event], None]
+) -> AsyncIterator[str]:
     """Yield server-sent events: what becomes certain, and the whole in the end."""
     growing, found = GrowingText(), first
     try:
         for message in _deltas(growing, first):
             yield message
-        async for events in rest:
-            found += events
-            for message in _deltas(growing, events):
-                yield message
+        async with aclosing(rest):
+            async for events in rest:
+                found += events
+                for message in _deltas(growing, events):
+                    yield message
         done = {"type": "transcript.text.done", "text": transcript(found), "model": upload.session.version}
         yield _event(done)
         yield "data: [DONE]\n\n"

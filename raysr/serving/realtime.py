@@ -7,7 +7,6 @@ is what lies between two commits.
 
 import base64
 import binascii
-import json
 import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ from fastapi import APIRouter, WebSocket
 from pydantic import ValidationError
 
 from raysr.serving.live import Step
-from raysr.serving.live_socket import Asked, LiveSocket, Message, Refusal
+from raysr.serving.live_socket import Asked, LiveSocket, Message, Refusal, json_object
 from raysr.serving.realtime_settings import ENCODINGS, Session, Wrong, from_beta, merged, to_beta
 from raysr.stream.events import Event, Final, GrowingText, transcript
 from raysr.stream.pcm import PcmReader
@@ -62,7 +61,7 @@ class Realtime:
 
     def read(self, message: bytes | str) -> Iterator[Asked]:
         """Read a client's event; one that cannot be done is answered with an error, and the session goes on."""
-        event = _parsed(message)
+        event = json_object(message, "a message should be a JSON object with a 'type'; audio comes in base64")
         try:
             yield from self._do(event)
         except Wrong as wrong:
@@ -198,16 +197,6 @@ def _error(
     return _event(
         "error", error={"type": kind, "code": code, "message": told, "param": param, "event_id": known}
     )
-
-
-def _parsed(message: bytes | str) -> dict[str, Any]:
-    try:
-        found = json.loads(message)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise Refusal("message", "a message should be a JSON object with a 'type'; audio comes in base64")
-    return found
 
 
 def _decoded(audio: Any) -> bytes:

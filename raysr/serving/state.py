@@ -136,7 +136,7 @@ class ServerState:
             "lag_seconds": round(self.lag, 3),
             "pool": {
                 "path": self.config.pool,
-                "pinned": self.config.entry,
+                "pinned": self.watcher.pinned,
                 "refused": dict(self.watcher.refused),
                 "trouble": self.watcher.trouble,
             },

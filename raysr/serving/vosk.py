@@ -4,7 +4,6 @@ Written from the behaviour of the public server and its clients, which wait for 
 phrase list is all that can be heard; here, it is what to expect.
 """
 
-import json
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -13,9 +12,10 @@ from fastapi import APIRouter, WebSocket
 from pydantic import ConfigDict, Field, ValidationError
 
 from raysr.config import Config
+from raysr.decode.words import Word, utterance_confidence
 from raysr.errors import AudioError
 from raysr.serving.live import Step
-from raysr.serving.live_socket import Asked, LiveSocket, Message, Refusal
+from raysr.serving.live_socket import Asked, LiveSocket, Message, Refusal, json_object
 from raysr.stream.events import Final, Partial, transcript
 from raysr.stream.pcm import PcmReader, check_rate
 
@@ -48,7 +48,7 @@ class Vosk:
         """The first audio ends what may be configured."""
         if not self._heard_any:
             return None
-        return check_rate(round(self._options.sample_rate)), self._options.phrase_list
+        return round(self._options.sample_rate), self._options.phrase_list
 
     def hello(self, model: str) -> list[Message]:
         """Say nothing before there is something to say."""
@@ -59,7 +59,7 @@ class Vosk:
         if isinstance(message, bytes):
             self._heard_any = True
             return [self._reader.push(message)]
-        asked = _parsed(message)
+        asked = json_object(message, "a text message should be a JSON object")
         if "config" in asked:
             self._configure(asked["config"])
             return []
@@ -103,32 +103,21 @@ class Vosk:
 
     def _result(self, finals: list[Final]) -> Message:
         """Return the finals as one answer."""
-        words = [
-            {
-                "conf": round(word.confidence, 6),
-                "end": round(word.end, 6),
-                "start": round(word.start, 6),
-                "word": word.text,
-            }
-            for final in finals
-            for word in final.words
-        ]
+        words = [word for final in finals for word in final.words]
         text = transcript(list(finals))
-        result = {"result": words} if self._options.words and words else {}
+        result = {"result": [_word(word) for word in words]} if self._options.words and words else {}
         if not self._options.max_alternatives:
             return {**result, "text": text}
-        confidence = sum(word["conf"] for word in words) / max(1, len(words))  # type: ignore[misc]
-        return {"alternatives": [{"confidence": confidence, **result, "text": text}]}
+        return {"alternatives": [{"confidence": utterance_confidence(words), **result, "text": text}]}
 
 
-def _parsed(message: str) -> dict[str, Any]:
-    try:
-        found = json.loads(message)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise Refusal("message", "a text message should be a JSON object")
-    return found
+def _word(word: Word) -> Message:
+    return {
+        "conf": round(word.confidence, 6),
+        "end": round(word.end, 6),
+        "start": round(word.start, 6),
+        "word": word.text,
+    }
 
 
 def _told(error: ValidationError | AudioError) -> str:

@@ -40,7 +40,7 @@ def test_it_decodes_as_this_process_does(kind: str, tmp_path: Path) -> None:
             file = (tmp_path / "speech").open("rb")
         case _:
             most = 1 << 30 if kind == "small spool" else 1
-            file = tempfile.SpooledTemporaryFile(most)  # type: ignore[assignment]  # noqa: SIM115
+            file = tempfile.SpooledTemporaryFile(most)  # noqa: SIM115 - closed below
             file.write(data)
     with file:
         assert np.array_equal(heard(file), decode(data))

@@ -205,12 +205,12 @@ def test_a_client_that_never_reads_is_given_up(start: Callable[..., Server]) -> 
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.settimeout(20)
         client.connect((host, int(port)))
-        client.sendall(HANDSHAKE.replace("/v1/listen?encoding=linear16", "/vosk").encode())
-        client.sendall(frame(1, b'{"config": {"sample_rate": 16000}}'))
+        client.sendall(HANDSHAKE.replace("/v1/listen?encoding=linear16", "/v1/realtime").encode())
+        question = frame(1, b'{"type": "session.update", "session": {}}')
         deadline = time.monotonic() + 120
         with contextlib.suppress(OSError):
             while time.monotonic() < deadline:  # each is answered, until nothing more gets through
-                client.sendall(frame(2, b"\0\0"))
+                client.sendall(question)
         assert time.monotonic() < deadline
         all_left(server)
     assert failures(server) == {}

@@ -187,7 +187,7 @@ def test_an_older_entry_can_be_pinned_and_let_go_while_streams_run(
     with changing.listen() as running:
         for pinned, live in (("one", "one"), (None, "two"), ("one", "one")):
             changing.reconfigure(UserConfig(entry=pinned))
-            until(lambda live=live: health(changing)["model"] == live)  # type: ignore[misc]
+            until(lambda live=live: health(changing)["model"] == live)
         running.send(pcm16("bad"))
         running.send(CLOSE)
         found = messages(running)

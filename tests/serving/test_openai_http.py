@@ -166,7 +166,7 @@ def test_a_client_that_leaves_gives_its_place_back(start: Callable[..., Server])
             events = impatient.audio.transcriptions.create(model="m", file=long, stream=stream)
             if stream:
                 next(iter(events))
-                events.close()  # type: ignore[union-attr]
+                events.close()
         deadline = time.monotonic() + 20
         while transcribe_status(server, wav("bad")) != 200:
             assert time.monotonic() < deadline

@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from toy_language import silence, sung
 
 from raysr.audio.files import wav_bytes
+from raysr.decode.words import Word
 from raysr.serving.captions import srt, vtt
 from raysr.serving.settings import UserConfig
 from raysr.stream.events import Final
@@ -80,7 +81,7 @@ def test_speech_becomes_captions_while_it_is_spoken(page: Page, server: Server) 
     # the browser's own gain and echo control are between the microphone and us
     assert re.sub(r"\s", "", said).startswith("badcafe")
     assert "head" in said
-    assert page.locator(".segment span").first.get_attribute("title").startswith("confidence 0.")  # type: ignore[union-attr]
+    assert page.locator(".segment span").first.get_attribute("title").startswith("confidence 0.")
     expect(page.locator("#model")).to_have_text("first")
     for fact in ("#lag", "#delay", "#heard"):
         expect(page.locator(fact)).to_have_text(re.compile(r"^\d+\.\d s$"))
@@ -121,8 +122,6 @@ def test_a_file_becomes_a_transcript_that_can_be_taken_along(
 
 
 def test_files_are_written_by_the_page_as_by_the_endpoint(page: Page, server: Server) -> None:
-    from raysr.decode.words import Word
-
     words = [Word("a<b&c", 0.5, 0.7, 1.0), Word("late", 3661.0, 3662.0, 1.0)]
     finals = [Final("s", 0, "m", 0, 1, word.text, (word,), 1.0, "endpoint") for word in words]
     segments = json.dumps([[{"word": w.text, "start": w.start, "end": w.end}] for w in words])

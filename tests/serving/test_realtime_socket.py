@@ -38,7 +38,7 @@ def connected(server: Server, **audio: Any) -> Iterator[RealtimeConnection]:
     )
     with sdk.realtime.connect(extra_query={"intent": "transcription"}) as connection:
         assert connection.recv().type == "session.created"
-        connection.session.update(session={"type": "transcription", "audio": {"input": audio}})  # type: ignore[typeddict-item]
+        connection.session.update(session={"type": "transcription", "audio": {"input": audio}})
         updated = connection.recv()
         assert updated.type == "session.updated", updated
         yield connection

@@ -28,7 +28,7 @@ def carried_out(tasks: list[Task]) -> list[list[Event]]:
     found = together(tasks)
     for one in found:
         assert not isinstance(one, Exception), one
-    return found  # type: ignore[return-value]
+    return found
 
 
 CUTS = (1, 777, 1600, 8000, 40_000)
@@ -156,7 +156,7 @@ def test_a_round_takes_all_that_has_gathered(recogniser: Recogniser) -> None:
         batches.append(len(found))
         return found
 
-    model.streamer.step = counted  # type: ignore[method-assign]
+    model.streamer.step = counted
 
     engine = Engine()
     try:
