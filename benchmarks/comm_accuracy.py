@@ -54,7 +54,7 @@ from raysr.train.start import write_scratch
 
 RECIPE = ROOT / "jobs" / "conf" / "demo.yaml"
 RECORDED = ROOT / "benchmarks" / "recorded" / "comm_accuracy"
-CODE = ("raysr.train.__main__", "raysr.decode.recognise", "benchmarks.joined", "benchmarks.model_scores")
+CODE = ("raysr.train.__main__", "raysr.decode.recognise", "raysr.evaluate.wer", "benchmarks.joined")
 WARMUP = 150
 HELD_OUT = 800
 ARMS: Mapping[str, Mapping[str, Any]] = {
@@ -64,12 +64,14 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
     "bf16": {"comm": {"kind": "bf16"}},
     "8bit": {"comm": {"kind": "8bit", "start": WARMUP}},
     "powersgd4": {"comm": {"kind": "powersgd", "rank": 4, "start": WARMUP}},
+    "powersgd3": {"comm": {"kind": "powersgd", "rank": 3, "start": WARMUP}},
     "powersgd2": {"comm": {"kind": "powersgd", "rank": 2, "start": WARMUP}},
     "powersgd1": {"comm": {"kind": "powersgd", "rank": 1, "start": WARMUP}},
     "onebit_adam": {"optimiser": {"kind": "onebit_adam", "freeze_step": 2 * WARMUP}},
     "1bit": {"comm": {"kind": "1bit", "start": WARMUP}},
     "powersgd4, from the first step": {"comm": {"kind": "powersgd", "rank": 4, "start": 0}},
     "powersgd4, from step 600": {"comm": {"kind": "powersgd", "rank": 4, "start": 600}},
+    "powersgd2, from step 600": {"comm": {"kind": "powersgd", "rank": 2, "start": 600}},
     "powersgd4, no error feedback": {
         "comm": {"kind": "powersgd", "rank": 4, "start": WARMUP, "error_feedback": False}
     },
