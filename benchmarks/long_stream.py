@@ -26,6 +26,7 @@ import torch
 from benchmarks.arms import Comparison, compute_features
 from benchmarks.ipl import COMMON
 from benchmarks.joined import HISS, RATE
+from benchmarks.processes import resident_mb
 from raysr.corpus.demo import demo_corpus
 from raysr.corpus.load import load_waveform
 from raysr.model.chunking import CHUNKING
@@ -80,7 +81,7 @@ def measure(recogniser: Recogniser, minutes: int, warm_up: int) -> dict[str, Any
     rows = []
     for minute in range(minutes):
         steps = aged.minute(minute)
-        rows.append({"rss_mb": resident_mb(), "step_ms": round(statistics.median(steps), 3)})
+        rows.append({"rss_mb": resident_mb(os.getpid()), "step_ms": round(statistics.median(steps), 3)})
         if (minute + 1) % 10 == 0:
             print(f"{minute + 1} minutes: {rows[-1]}", flush=True)
     seconds = time.perf_counter() - started
@@ -158,14 +159,6 @@ def spoken_loop(minutes: float) -> np.ndarray:
             break
     samples = np.concatenate(pieces)[:wanted]
     return np.clip(np.rint(32768 * samples), -32768, 32767).astype(np.int16)
-
-
-def resident_mb() -> float:
-    """Return this process's resident memory in MB (10⁶ bytes)."""
-    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():  # exact, unlike /proc/self/statm
-        if line.startswith("Rss:"):
-            return round(int(line.split()[1]) * 1024 / 1e6, 3)
-    raise OSError("/proc/self/smaps_rollup tells no Rss")
 
 
 def growth(resident: list[float]) -> dict[str, float]:

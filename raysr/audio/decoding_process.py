@@ -11,7 +11,7 @@ import resource
 import shutil
 import struct
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import BinaryIO
 
 import numpy as np
@@ -25,7 +25,79 @@ CPU_SECONDS = 600
 """Of one file: hours of audio take minutes."""
 STALL_SECONDS = 30.0
 """Without a block, after which a file is given up."""
-_HEAD = struct.Struct("!cI")
+HEAD = struct.Struct("!cI")
+
+
+class Decoding:
+    """A process that decodes, seen from outside: its program's blocks, its limits, its end.
+
+    Args:
+        program: a module that is called with the name and writes blocks.
+        name: what to call the audio in errors.
+    """
+
+    def __init__(self, program: str, name: str) -> None:
+        self._program = program
+        self._name = name if name.isprintable() else ascii(name)
+        self._process: asyncio.subprocess.Process
+
+    async def start(self, stdin: int) -> None:
+        """Begin, with a descriptor or a pipe to read from."""
+        path = os.pathsep.join(filter(None, sys.path))
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            self._program,
+            self._name,
+            stdin=stdin,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        )
+
+    @property
+    def stdin(self) -> asyncio.StreamWriter:
+        """Where a pipe is written to."""
+        assert self._process.stdin is not None
+        return self._process.stdin
+
+    async def block(self, due: Callable[[], bool] = lambda: True) -> tuple[bytes, bytes]:
+        """Return the next block, its kind and its content.
+
+        Args:
+            due: whether one is owed; if so for ``STALL_SECONDS``, the audio is given up.
+
+        Raises:
+            AudioError: that the process tells; it has died; it comes to no end.
+        """
+        reading = asyncio.ensure_future(self._read())
+        try:
+            while not (await asyncio.wait({reading}, timeout=STALL_SECONDS))[0]:
+                if due():
+                    raise AudioError(
+                        f"{self._name}: takes too long to decode; export it again as wav or flac"
+                    )
+            kind, content = await reading
+        except asyncio.IncompleteReadError:
+            raise AudioError(
+                f"{self._name}: cannot be decoded within the limits on memory and time; export it again as wav or flac"
+            ) from None
+        finally:
+            reading.cancel()
+        if kind == b"e":
+            raise AudioError(content.decode())
+        return kind, content
+
+    async def close(self) -> None:
+        """End the process."""
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.wait()
+
+    async def _read(self) -> tuple[bytes, bytes]:
+        assert self._process.stdout is not None
+        kind, length = HEAD.unpack(await self._process.stdout.readexactly(HEAD.size))
+        return kind, await self._process.stdout.readexactly(length)
 
 
 async def decode_apart(file: BinaryIO, name: str) -> AsyncGenerator[np.ndarray, None]:
@@ -38,42 +110,17 @@ async def decode_apart(file: BinaryIO, name: str) -> AsyncGenerator[np.ndarray, 
     Raises:
         AudioError: one line that names the file; also where the process that decodes it dies, or comes to no end.
     """
-    name = name if name.isprintable() else ascii(name)
+    decoding = Decoding("raysr.audio.decoding_process", name)
     with _inherited(file) as readable:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "raysr.audio.decoding_process",
-            name,
-            stdin=readable,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"},
-        )
-    assert process.stdout is not None
+        await decoding.start(readable)
     try:
         while True:
-            try:
-                async with asyncio.timeout(STALL_SECONDS):
-                    kind, length = _HEAD.unpack(await process.stdout.readexactly(_HEAD.size))
-                    content = await process.stdout.readexactly(length)
-            except TimeoutError:
-                raise AudioError(
-                    f"{name}: takes too long to decode; export it again as wav or flac"
-                ) from None
-            except asyncio.IncompleteReadError:
-                raise AudioError(
-                    f"{name}: cannot be decoded within the limits on memory and time; export it again as wav or flac"
-                ) from None
+            kind, content = await decoding.block()
             if kind == b"z":
                 return
-            if kind == b"e":
-                raise AudioError(content.decode())
             yield np.frombuffer(bytearray(content), dtype="<f4")
     finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+        await decoding.close()
 
 
 class _inherited:
@@ -107,23 +154,30 @@ class _inherited:
 def main() -> None:
     """Decode standard input, and write blocks to standard output."""
     out, (name,) = sys.stdout.buffer, sys.argv[1:]
-    _limit()
-
-    def write(kind: bytes, content: bytes = b"") -> None:
-        out.write(_HEAD.pack(kind, len(content)) + content)
-        out.flush()
-
+    limit()
     try:
         for block in decode_blocks(sys.stdin.buffer, name=name):
-            write(b"a", block.astype("<f4").tobytes())
-        write(b"z")
+            write_samples(out, block)
+        write_block(out, b"z")
     except AudioError as error:
-        write(b"e", str(error).encode())
+        write_block(out, b"e", str(error).encode())
     except BrokenPipeError:
         os._exit(0)  # nobody wants it any more
 
 
-def _limit() -> None:
+def write_block(out: BinaryIO, kind: bytes, content: bytes = b"") -> None:
+    """Write a block at once."""
+    out.write(HEAD.pack(kind, len(content)) + content)
+    out.flush()
+
+
+def write_samples(out: BinaryIO, samples: np.ndarray) -> None:
+    """Write samples (N,) float32."""
+    write_block(out, b"a", samples.astype("<f4").tobytes())
+
+
+def limit() -> None:
+    """Take from this process the means to hurt others."""
     with open("/proc/self/statm") as file:
         now = int(file.read().split()[0]) * resource.getpagesize()
     for what, most in (

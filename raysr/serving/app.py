@@ -36,7 +36,9 @@ def build_app(config: ServingConfig, sinks: Sequence[Sink] = ()) -> FastAPI:
     app.include_router(deepgram.router)
     app.include_router(realtime.router)
     app.include_router(vosk.router)
-    app.add_api_route("/healthz", healthz, methods=["GET"])
+    app.add_api_route(
+        "/healthz", healthz, methods=["GET"], responses={503: {"description": "there is no model yet"}}
+    )
     app.add_api_route("/metrics", metrics, methods=["GET"])
     app.add_api_route("/", page, methods=["GET"], include_in_schema=False)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
@@ -78,6 +80,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         with contextlib.suppress(asyncio.CancelledError):
             await following
         await asyncio.to_thread(state.engine.close)
+        await asyncio.to_thread(state.keeper.close)
 
 
 async def _follow(state: ServerState) -> None:
@@ -87,6 +90,7 @@ async def _follow(state: ServerState) -> None:
         try:
             state.gauge()
             await asyncio.to_thread(state.access.refresh)
+            await state.keeper.expire()
             await asyncio.to_thread(state.watcher.poll)
         except Exception:
             # Whatever happened to the pool, the model in use goes on serving, and the next look may find it mended.

@@ -1,4 +1,4 @@
-"""The live streaming protocol of Deepgram, ``WS /v1/listen``: raw audio in, interim and final results out.
+"""The live streaming protocol of Deepgram, ``WS /v1/listen``: audio in, interim and final results out.
 
 Written from Deepgram's public API reference and checked with its own client, ``deepgram-sdk``.
 """
@@ -10,14 +10,17 @@ from datetime import UTC, datetime
 
 from fastapi import APIRouter, WebSocket
 
+from raysr.audio.files import SAMPLE_RATE
 from raysr.errors import ConfigError, RaysrError
 from raysr.serving.live import Step
 from raysr.serving.live_socket import Asked, LiveSocket, Message, Reason, Refusal, json_object
 from raysr.stream.events import Event, Final, Partial
-from raysr.stream.pcm import ENCODINGS, PcmReader, check_rate
+from raysr.stream.pcm import PcmReader, check_rate
 
 router = APIRouter()
 
+CONTAINERS = {"opus", "ogg-opus", "flac"}
+"""Encodings that only come in a container."""
 VARIANTS: dict[Reason, str] = {
     "denied": "INVALID_AUTH",
     "full": "TOO_MANY_SESSIONS",
@@ -35,9 +38,12 @@ VARIANTS: dict[Reason, str] = {
 
 @dataclass(frozen=True, slots=True)
 class ListenQuery:
-    """The query parameters of ``/v1/listen`` that we act on; the others are accepted and change nothing."""
+    """The query parameters of ``/v1/listen`` that we act on; the others are accepted and change nothing.
 
-    encoding: str = "linear16"
+    Without an ``encoding`` audio comes in a container, which says the rest itself.
+    """
+
+    encoding: str | None = None
     sample_rate: int = 16000
     channels: int = 1
     interim_results: bool = False
@@ -52,13 +58,8 @@ class ListenQuery:
         Raises a RaysrError that names the parameter.
         """
         encoding = query.get("encoding")
-        if encoding is None:
-            raise ConfigError(
-                "encoding is missing: audio in a container is not taken on this socket; send raw audio with "
-                f"encoding={'|'.join(ENCODINGS)} and sample_rate, or the whole file to /v1/audio/transcriptions"
-            )
         result = cls(
-            encoding=encoding,
+            encoding=None if encoding in CONTAINERS else encoding,
             sample_rate=check_rate(_integer(query, "sample_rate", 16000)),
             channels=_integer(query, "channels", 1),
             interim_results=_switch(query, "interim_results"),
@@ -66,20 +67,27 @@ class ListenQuery:
             vad_events=_switch(query, "vad_events"),
             phrases=tuple(phrases),
         )
-        PcmReader(result.encoding, result.channels)
+        result.reader()
         return result
+
+    def reader(self) -> PcmReader | None:
+        """Return what reads raw audio; None where it comes in a container."""
+        return PcmReader(self.encoding, self.channels) if self.encoding is not None else None
 
 
 class Deepgram:
     """Deepgram's dialect of one stream; remembers only what its messages need.
 
-    Results carry one key of ours, ``raysr``: the stable and the volatile part of the text, and the lag in seconds.
+    Results carry one key of ours, ``raysr``: the stable and the volatile part of the text, the lag in seconds, and the
+    second ``since`` which the model has heard the stream.
     """
+
+    name = "deepgram"
 
     def __init__(self, query: ListenQuery) -> None:
         self.id = str(uuid.uuid4())
         self._query, self._model = query, ""
-        self._reader = PcmReader(query.encoding, query.channels)
+        self._reader = query.reader()
         self._last = (-1, "")
         self._speaking = False
         self._open_utterance: float | None = None
@@ -87,7 +95,7 @@ class Deepgram:
     @property
     def opening(self) -> tuple[int, tuple[str, ...]]:
         """All is said in the query."""
-        return self._query.sample_rate, self._query.phrases
+        return self._query.sample_rate if self._reader else SAMPLE_RATE, self._query.phrases
 
     def hello(self, model: str) -> list[Message]:
         """Say nothing before there is something to say."""
@@ -95,8 +103,10 @@ class Deepgram:
         return []
 
     def read(self, message: bytes | str) -> list[Asked]:
-        """Read raw audio, or ``Finalize``, ``KeepAlive`` and ``CloseStream``."""
+        """Read audio, or ``Finalize``, ``KeepAlive`` and ``CloseStream``."""
         if isinstance(message, bytes):
+            if self._reader is None:
+                return [message] if message else []
             samples = self._reader.push(message)
             return [samples] if len(samples) else []
         match _control(message):
@@ -164,7 +174,7 @@ class Deepgram:
             "is_final": True,
             "speech_final": event.cause == "endpoint",
             "from_finalize": event.cause == "finalize",
-            "raysr": {"stable": event.text, "volatile": "", "lag": round(step.lag, 3)},
+            "raysr": _ours(event, event.text, "", step),
         }
 
     def _interim(self, event: Partial, step: Step) -> Message:
@@ -173,7 +183,7 @@ class Deepgram:
             "is_final": False,
             "speech_final": False,
             "from_finalize": False,
-            "raysr": {"stable": event.stable, "volatile": event.volatile, "lag": round(step.lag, 3)},
+            "raysr": _ours(event, event.stable, event.volatile, step),
         }
 
     def _results(self, event: Event, alternative: Message, step: Step) -> Message:
@@ -203,6 +213,15 @@ class Deepgram:
     def refused(self, refusal: Refusal) -> list[Message]:
         """Return Deepgram's in-band error."""
         return [error_message(VARIANTS[refusal.reason], str(refusal), self.id)]
+
+
+def _ours(event: Event, stable: str, volatile: str, step: Step) -> Message:
+    return {
+        "stable": stable,
+        "volatile": volatile,
+        "lag": round(step.lag, 3),
+        "since": round(event.since, 6),
+    }
 
 
 def error_message(variant: str, description: str, request_id: str = "") -> Message:

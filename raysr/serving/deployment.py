@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve import Application
 
+from raysr.serving import logs
 from raysr.serving.app import build_app
 from raysr.serving.ray_metrics import RayMetrics
 from raysr.serving.settings import ServingConfig, UserConfig
@@ -24,6 +25,7 @@ class Endpoint:
         self._app: FastAPI | None = None
 
     def __serve_build_asgi_app__(self) -> FastAPI:
+        logs.configure(self._config.logs)
         self._app = build_app(self._config, [RayMetrics()])
         self._app.state.server.reconfigure(self._user_config)
         return self._app
@@ -44,10 +46,23 @@ def application(config: ServingConfig) -> Application:
     deployment: Any = serve.deployment(
         Endpoint,
         name="Endpoint",
-        num_replicas=config.replicas,
+        **_replicas(config),
         max_ongoing_requests=config.limits.sessions + config.limits.uploads + SPARE_REQUESTS,
         ray_actor_options={"num_cpus": config.cpus_per_replica},
         health_check_period_s=5,
+        graceful_shutdown_timeout_s=config.grace_seconds,
         user_config=UserConfig(entry=config.entry).dump(),
     )
     return deployment.bind(config.dump())
+
+
+def _replicas(config: ServingConfig) -> dict[str, Any]:
+    """Return how many replicas there are: a number, or as many as the streams need."""
+    if config.max_replicas is None:
+        return {"num_replicas": config.replicas}
+    scaling = {
+        "min_replicas": config.replicas,
+        "max_replicas": max(config.replicas, config.max_replicas),
+        "target_ongoing_requests": config.fill * config.limits.sessions,
+    }
+    return {"autoscaling_config": scaling}

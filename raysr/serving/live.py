@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from raysr.serving.keeping import Recording
 from raysr.serving.latency import Latency
 from raysr.serving.metrics import Metrics
 from raysr.serving.models import ModelWatcher
@@ -52,6 +53,7 @@ class LiveStream:
         metrics: where what is measured goes.
         queued_seconds: :meth:`push` waits while more audio than this is queued, so that a client that sends faster
             than we recognise is slowed down by its own socket and memory stays bounded.
+        kept: takes what is said, as far as the configuration keeps it.
     """
 
     def __init__(
@@ -62,8 +64,10 @@ class LiveStream:
         metrics: Metrics,
         rate: int,
         queued_seconds: float,
+        kept: Recording,
     ) -> None:
         self.received = 0.0
+        self._kept = kept
         self._session, self._watcher, self._engine, self._metrics = session, watcher, engine, metrics
         self._latency = Latency()
         self._rate, self._limit = rate, queued_seconds
@@ -77,6 +81,7 @@ class LiveStream:
 
     async def push(self, samples: np.ndarray) -> None:
         """Queue samples (N,); wait while too much is queued already."""
+        await self._kept.heard(samples)
         async with self._changed:
             await self._changed.wait_for(lambda: self._queued() < self._limit)
             self._inbox.append(samples)
@@ -106,6 +111,7 @@ class LiveStream:
             heard = self._session.heard
             events = await self._engine.run(self._task(command))
             self._measure(events, self._session.heard - heard)
+            await self._kept.said(events)
             yield Step(tuple(events), self._session.heard, self.lag, pushes)
             if isinstance(command, str) and command == "finish":
                 return

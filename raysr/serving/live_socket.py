@@ -13,18 +13,23 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from fastapi import WebSocket, WebSocketDisconnect
 
+from raysr.audio.live_decoding import LiveDecoding
 from raysr.errors import AudioError, ConfigError, PoolError
 from raysr.serving.access import Denied
 from raysr.serving.admission import Full
+from raysr.serving.keeping import private
 from raysr.serving.live import LiveStream, Step
+from raysr.serving.logs import Account
 from raysr.serving.settings import Limits
 from raysr.serving.state import ServerState
+from raysr.stream.events import Final
 
 log = logging.getLogger(__name__)
 
 Message = dict[str, Any]
-Asked = np.ndarray | Message | Literal["finalize", "finish"]
-"""What a message asks for: samples (N,) to hear, a message to answer with, a final of what was heard, the end."""
+Asked = np.ndarray | bytes | Message | Literal["finalize", "finish"]
+"""What a message asks for: samples (N,) to hear or bytes of a container that has them, a message to answer with, a
+final of what was heard, the end."""
 Reason = Literal[
     "denied",
     "full",
@@ -84,12 +89,17 @@ def json_object(message: bytes | str, should: str) -> dict[str, Any]:
 class Dialect(Protocol):
     """A wire protocol of live recognition."""
 
+    name: str
+    """Of the protocol."""
     id: str
     """Of the session."""
 
     @property
     def opening(self) -> tuple[int, Sequence[str]] | None:
-        """The rate of the samples in Hz and the phrases to expect, as soon as the client has said so."""
+        """The rate of the samples in Hz and the phrases to expect, as soon as the client has said so.
+
+        What containers hold is at 16 kHz.
+        """
 
     def hello(self, model: str) -> Iterable[Message]:
         """Return what the server says first."""
@@ -118,7 +128,10 @@ class LiveSocket:
         self._state: ServerState = socket.app.state.server
         self._stream: LiveStream | None = None
         self._opened = asyncio.Event()
+        self._decoding: LiveDecoding | None = None
+        self._encoded = asyncio.Event()
         self._stack = contextlib.AsyncExitStack()
+        self._account = Account(dialect.name, dialect.id)
 
     @property
     def _limits(self) -> Limits:
@@ -127,12 +140,13 @@ class LiveSocket:
     async def serve(self) -> None:
         """Answer the client until one of both ends the stream."""
         try:
-            with self._state.streams.enter(self._state.access.client(self._socket)):
+            self._account.client = self._state.access.client(self._socket)
+            with self._state.streams.enter(self._account.client):
                 async with self._stack:
                     await self._converse()
             await self._close(NORMAL)
         except WebSocketDisconnect:
-            log.info("a client left before its stream ended")
+            self._account.outcome = "left"
         except Refusal as refusal:
             await self._refuse(refusal)
         except Denied as denied:
@@ -144,6 +158,10 @@ class LiveSocket:
         except Exception:
             log.exception("a stream failed")
             await self._refuse(Refusal("internal", "the server failed; please reconnect"))
+        finally:
+            if self._stream is not None:
+                self._account.audio_seconds = self._stream.received
+            self._account.write()
 
     async def _converse(self) -> None:
         """Read and write side by side, until the stream was answered to its end."""
@@ -153,22 +171,29 @@ class LiveSocket:
         if self._dialect.opening is not None:
             await self._open()
         writer, reader = asyncio.create_task(self._write()), asyncio.create_task(self._read())
+        decoder = asyncio.create_task(self._decode())
         draining = asyncio.create_task(self._state.draining.wait())
+        tasks = writer, reader, decoder, draining
         try:
-            await asyncio.wait({reader, writer, draining}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if writer.done():
                 await writer
-            refusal = await _outcome(reader) if reader.done() else Refusal("restart", RESTARTS)
+            refusal = None if reader.done() or decoder.done() else Refusal("restart", RESTARTS)
+            if reader.done():
+                refusal = await _outcome(reader)
             reader.cancel()  # what comes now is not heard
+            if self._decoding is not None:
+                await self._decoding.end()
+                refusal = await _outcome(decoder) or refusal
             if self._stream is not None:
                 await self._stream.finish()
                 await writer
             if refusal is not None:
                 raise refusal
         finally:
-            for task in (reader, writer, draining):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(reader, writer, draining, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
         await self._send(self._dialect.goodbye(self._stream.received if self._stream else 0.0))
 
     async def _read(self) -> None:
@@ -185,8 +210,10 @@ class LiveSocket:
                 stream = self._stream or await self._open()
                 if isinstance(one, np.ndarray):
                     await self._push(stream, one)
+                elif isinstance(one, bytes):
+                    await (self._decoding or await self._start_decoding()).push(one)
                 elif one == "finalize":
-                    await stream.finalize()
+                    await (self._decoding.mark() if self._decoding else stream.finalize())
                 else:
                     return
 
@@ -194,12 +221,31 @@ class LiveSocket:
         assert self._dialect.opening is not None, "a dialect asks for nothing before it knows the rate"
         rate, phrases = self._dialect.opening
         try:
-            opening = self._state.stream(self._dialect.id, rate, phrases)
+            opening = self._state.stream(self._dialect.id, rate, phrases, private(self._socket))
             self._stream = await self._stack.enter_async_context(opening)
         except ConfigError as error:  # a phrase that cannot be boosted
             raise Refusal("request", str(error)) from None
         self._opened.set()
         return self._stream
+
+    async def _start_decoding(self) -> LiveDecoding:
+        self._decoding = await self._stack.enter_async_context(LiveDecoding("audio"))
+        self._encoded.set()
+        return self._decoding
+
+    async def _decode(self) -> None:
+        """Hear what a container holds; raise Refusal where that is not audio, or too much of it."""
+        await self._encoded.wait()
+        assert self._decoding is not None
+        assert self._stream is not None
+        try:
+            async for piece in self._decoding.pieces():
+                if isinstance(piece, str):
+                    await self._stream.finalize()
+                else:
+                    await self._push(self._stream, piece)
+        except AudioError as error:
+            raise Refusal("audio", str(error)) from None
 
     async def _push(self, stream: LiveStream, samples: np.ndarray) -> None:
         if stream.received > self._limits.session_seconds:
@@ -210,6 +256,9 @@ class LiveSocket:
         await self._opened.wait()
         assert self._stream is not None
         async for step in self._stream.steps():
+            for event in step.events:
+                self._account.model = event.model
+                self._account.finals += isinstance(event, Final)
             await self._send(self._dialect.render(step))
 
     async def _messages(self) -> AsyncIterator[bytes | str]:
@@ -237,6 +286,7 @@ class LiveSocket:
                 raise WebSocketDisconnect(1006) from None
 
     async def _refuse(self, refusal: Refusal) -> None:
+        self._account.outcome = refusal.reason
         self._state.metrics.record("refused", reason=refusal.reason)
         with contextlib.suppress(Exception):
             await asyncio.wait_for(self._send(self._dialect.refused(refusal)), LAST_WORDS_S)
@@ -247,10 +297,10 @@ class LiveSocket:
             await self._socket.close(code, reason.encode()[:REASON_BYTES].decode(errors="ignore"))
 
 
-async def _outcome(reader: "asyncio.Task[None]") -> Refusal | None:
-    """Return why the reader stopped: None when the client asked for the end; a client that left raises."""
+async def _outcome(task: "asyncio.Task[None]") -> Refusal | None:
+    """Return why reading or decoding stopped: None when the client asked for the end; a client that left raises."""
     try:
-        await reader
+        await task
     except Refusal as refusal:
         return refusal
     return None

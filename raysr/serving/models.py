@@ -12,7 +12,7 @@ import numpy as np
 from raysr.errors import PoolError
 from raysr.export.entry import load_step
 from raysr.model.chunking import Chunking
-from raysr.pool import Entry, Pool, load_entry
+from raysr.pool import TOKENISER, Entry, Pool, load_entry
 from raysr.serving.settings import Engine
 from raysr.stream.session import Session
 from raysr.stream.streaming_model import StreamingModel
@@ -36,7 +36,8 @@ class ServedModel:
 class ModelWatcher:
     """Follows a pool: :meth:`poll` makes the newest good entry :attr:`current`, and remembers what it refused and why.
 
-    At most two models are in memory: a newer one is loaded when the last stream has left the one before.
+    At most two models are in memory: a newer one is loaded when the last stream has left the one before. An entry with
+    other tokens than the one in use is no newer one of it: it has to be pinned.
 
     Args:
         pool: folder of the pool.
@@ -65,6 +66,7 @@ class ModelWatcher:
         self._slots = slots
         self._resident: list[weakref.ref[StreamingModel]] = []
         self._waiting = False
+        self._tokens: str | None = None
 
     def poll(self) -> bool:
         """Look at the pool once; return whether another model went live. Blocks for as long as loading takes."""
@@ -101,6 +103,7 @@ class ModelWatcher:
         """Serve another entry from the next look on; None follows the newest."""
         if entry != self.pinned:
             self.pinned, self._seen = entry, None
+            self.refused = {name: why for name, why in self.refused.items() if name != entry}
 
     def _listing(self) -> dict[str, int]:
         """Return the entries' names and times: the pool is read again only when these change."""
@@ -135,6 +138,10 @@ class ModelWatcher:
         return entries
 
     def _take(self, entry: Entry) -> bool:
+        tokens = entry.files.get(TOKENISER)
+        if self.current is not None and self.pinned is None and tokens != self._tokens:
+            self._refuse(entry.name, f"it has other tokens than {self.current.version}; pin it to serve it")
+            return False
         try:
             recogniser = load_entry(entry)
             if self._engine != "torch":
@@ -145,7 +152,7 @@ class ModelWatcher:
             # Whatever is wrong with a new entry, the model in use goes on serving.
             self._refuse(entry.name, str(error) or type(error).__name__)
             return False
-        self.current = ServedModel(model, time.time())
+        self.current, self._tokens = ServedModel(model, time.time()), tokens
         self._resident = [other for other in self._resident if other() is not None] + [weakref.ref(model)]
         log.info("pool entry %s is live", entry.name)
         return True

@@ -19,14 +19,17 @@ from starlette.requests import ClientDisconnect
 
 from raysr.audio.decoding_process import decode_apart
 from raysr.errors import AudioError, ConfigError, PoolError
+from raysr.serving import openai_errors
 from raysr.serving.access import Denied
 from raysr.serving.admission import Full
+from raysr.serving.keeping import Recording, private
+from raysr.serving.logs import Account
 from raysr.serving.openai_errors import Refused
 from raysr.serving.openai_request import SCHEMA, TranscriptionRequest
 from raysr.serving.openai_transcript import Transcript
 from raysr.serving.state import ServerState
 from raysr.serving.uploads import TooLarge, read_form
-from raysr.stream.events import Event, GrowingText, transcript
+from raysr.stream.events import Event, Final, GrowingText, transcript
 from raysr.stream.session import Session
 
 log = logging.getLogger(__name__)
@@ -44,6 +47,8 @@ class Upload:
     wanted: TranscriptionRequest
     state: ServerState
     session: Session
+    kept: Recording
+    account: Account
 
     async def events(self) -> AsyncGenerator[list[Event], None]:
         """Yield what each half second of the file brings, so that live streams keep their share.
@@ -56,7 +61,8 @@ class Upload:
             async with aclosing(decode_apart(self.wanted.upload.file, self.wanted.name)) as blocks:
                 async for block in blocks:
                     self.session.adopt(self.state.model().streaming)
-                    yield await engine.run(self.session.push_task(block))
+                    await self.kept.heard(block)
+                    yield await self._told(await engine.run(self.session.push_task(block)))
                     if self.session.heard > limit:
                         message = f"the audio is longer than {limit:g} s; cut it up"
                         raise Refused(413, message, "file", "audio_too_long")
@@ -64,7 +70,12 @@ class Upload:
                         raise Refused(LEFT, "the client has left")
         except AudioError as error:
             raise Refused(400, str(error), "file", "invalid_audio") from None
-        yield await engine.run(self.session.finish_task())
+        yield await self._told(await engine.run(self.session.finish_task()))
+
+    async def _told(self, events: list[Event]) -> list[Event]:
+        await self.kept.said(events)
+        self.account.finals += sum(isinstance(event, Final) for event in events)
+        return events
 
     def transcript(self, events: list[Event]) -> Transcript:
         """Return the transcript of all events."""
@@ -90,8 +101,19 @@ async def _opened(request: Request) -> AsyncIterator[Upload]:
                 raise Refused(LEFT, "the client has left") from None
             try:
                 wanted = TranscriptionRequest.read(form, state.config.language)
-                async with state.session(RATE, str(uuid.uuid4()), wanted.phrases) as session:
-                    yield Upload(request, wanted, state, session)
+                name = str(uuid.uuid4())
+                recording = state.keeper.recording(name, RATE, private(request))
+                async with state.session(RATE, name, wanted.phrases) as session, recording as kept:
+                    upload = Upload(request, wanted, state, session, kept, Account("file", name))
+                    upload.account.client = client
+                    try:
+                        yield upload
+                    except Refused as refused:
+                        upload.account.outcome = refused.code or str(refused)
+                        raise
+                    finally:
+                        upload.account.audio_seconds, upload.account.model = session.heard, session.version
+                        upload.account.write()
             finally:
                 await form.close()
     except Full as full:
@@ -106,6 +128,7 @@ async def _opened(request: Request) -> AsyncIterator[Upload]:
 @router.post(
     "/v1/audio/transcriptions",
     openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": SCHEMA}}}},
+    responses=openai_errors.described(400, 401, 413, 429, 503),
 )
 async def transcriptions(upload: Annotated[Upload, Depends(_opened)]) -> Response:
     """Transcribe an uploaded file of any format that FFmpeg reads."""
@@ -137,6 +160,7 @@ async def _told(
         yield _event(done)
         yield "data: [DONE]\n\n"
     except Refused as refused:
+        upload.account.outcome = refused.code or str(refused)
         yield _event(refused.body)
     except Exception:
         log.exception("a transcription failed")
@@ -162,13 +186,15 @@ def _client(request: Request) -> str:
         raise Refused(401, str(denied), code="invalid_api_key") from None
 
 
-@router.get("/v1/models", dependencies=[Depends(_client)])
+@router.get("/v1/models", dependencies=[Depends(_client)], responses=openai_errors.described(401))
 async def models(request: Request) -> dict[str, Any]:
     """List the one model that is being served."""
     return {"object": "list", "data": [_model(request)] if request.app.state.server.watcher.current else []}
 
 
-@router.get("/v1/models/{name}", dependencies=[Depends(_client)])
+@router.get(
+    "/v1/models/{name}", dependencies=[Depends(_client)], responses=openai_errors.described(401, 404, 503)
+)
 async def model(request: Request, name: str) -> dict[str, Any]:
     """Describe the model that is being served, by its name."""
     current = request.app.state.server.watcher.current

@@ -7,6 +7,14 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 RETRY_AFTER_S = 1
+MEANINGS: dict[int | str, str] = {
+    400: "the request, or the audio, cannot be understood",
+    401: "the API key is missing or unknown",
+    404: "there is no such thing here",
+    413: "the file, or its audio, is larger than may be",
+    429: "this API key has too many files at once: come again after `Retry-After` seconds",
+    503: "the server is full, restarts, or has no model yet: come again after `Retry-After` seconds",
+}
 
 
 class Refused(Exception):
@@ -28,6 +36,11 @@ class Refused(Exception):
         """The content of the answer."""
         kind = "invalid_request_error" if self.status < 500 else "server_error"
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
+
+
+def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return what the description of the API says of answers with these statuses."""
+    return {status: {"description": MEANINGS[status]} for status in statuses}
 
 
 def install(app: FastAPI) -> None:

@@ -41,6 +41,8 @@ class Realtime:
         beta: whether the client speaks as before the general availability of 2025.
     """
 
+    name = "realtime"
+
     def __init__(self, language: str | None = None, beta: bool = False) -> None:
         self.id = f"sess_{uuid.uuid4().hex}"
         self._language = language

@@ -8,6 +8,8 @@ from pydantic import Field, field_validator
 from raysr.config import Config, apply_overrides
 from raysr.export.installed import check_installed
 from raysr.model.chunking import CHUNKING, Chunking
+from raysr.serving.keeping import KeepConfig
+from raysr.serving.logs import LogForm
 
 Engine = Literal["torch", "onnx", "onnx-int8"]
 
@@ -70,6 +72,13 @@ class ServingConfig(Config):
     threads: int = Field(default=1, ge=1)
     """Cores that compute a batch of the encoder; more than one where others use them too makes steps far slower."""
     replicas: int = Field(default=1, ge=1)
+    """Replicas that hold sockets, at least."""
+    max_replicas: int | None = Field(default=None, ge=1)
+    """Replicas at most: Ray Serve adds one when they are fuller than `limits.sessions` times `fill`."""
+    fill: float = Field(default=0.7, gt=0, le=1)
+    """The share of `limits.sessions` that replicas hold on average before another one is added."""
+    grace_seconds: float = Field(default=20.0, ge=0)
+    """How long a replica that Ray Serve takes away waits for its streams to end before it cuts them."""
     cpus_per_replica: float = Field(default=1.0, ge=0)
     """Logical CPUs that Ray sets aside for a replica."""
     limits: Limits = Limits()
@@ -77,6 +86,10 @@ class ServingConfig(Config):
     """A file of API keys, a line `name: key` each; it is read again when it changes. None lets everybody in."""
     origins: tuple[str, ...] = ()
     """Web pages of other hosts that may use the endpoint, such as `https://intranet.example`; `*` lets all."""
+    keep: KeepConfig | None = None
+    """What is kept of users' audio and text; None keeps nothing."""
+    logs: LogForm = "text"
+    """How a replica writes its log to standard error: lines for people, or `json` for programs."""
 
     @property
     def chunking(self) -> Chunking:

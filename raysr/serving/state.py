@@ -10,6 +10,7 @@ from raysr.decode.phrases import read_phrases
 from raysr.errors import PoolError
 from raysr.serving.access import Access
 from raysr.serving.admission import Places
+from raysr.serving.keeping import Keeper
 from raysr.serving.live import LiveStream
 from raysr.serving.metrics import EngineMeter, Metrics, Sink
 from raysr.serving.models import ModelWatcher, ServedModel
@@ -29,6 +30,7 @@ class ServerState:
     access: Access
     streams: Places
     uploads: Places
+    keeper: Keeper
     live: set[LiveStream] = field(default_factory=set)
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     _told: str | None = None
@@ -46,6 +48,7 @@ class ServerState:
             access=Access(config.keys, config.origins),
             streams=Places(config.limits.sessions, config.limits.sessions_per_key),
             uploads=Places(config.limits.uploads, config.limits.uploads_per_key),
+            keeper=Keeper(config.keep),
         )
 
     def reconfigure(self, config: UserConfig) -> None:
@@ -91,12 +94,16 @@ class ServerState:
 
     @asynccontextmanager
     async def stream(
-        self, session_id: str, rate: int, phrases: Sequence[str] = ()
+        self, session_id: str, rate: int, phrases: Sequence[str] = (), private: bool = False
     ) -> AsyncIterator[LiveStream]:
-        """Yield a live stream of a :meth:`session`; it counts in :meth:`health`."""
-        async with self.session(rate, session_id, phrases) as session:
+        """Yield a live stream of a :meth:`session`; it counts in :meth:`health`.
+
+        Of ``private`` ones nothing is kept.
+        """
+        recording = self.keeper.recording(session_id, rate, private)
+        async with self.session(rate, session_id, phrases) as session, recording as kept:
             most = self.config.limits.queued_seconds
-            stream = LiveStream(session, self.watcher, self.engine, self.metrics, rate, most)
+            stream = LiveStream(session, self.watcher, self.engine, self.metrics, rate, most, kept)
             self.live.add(stream)
             try:
                 yield stream
@@ -132,6 +139,7 @@ class ServerState:
             "sessions": self.streams.taken,
             "max_sessions": self.streams.capacity,
             "keys": self.config.keys is not None,
+            "keeps": self.config.keep and self.config.keep.model_dump(include={"audio", "text", "days"}),
             "uploads": self.uploads.taken,
             "lag_seconds": round(self.lag, 3),
             "pool": {

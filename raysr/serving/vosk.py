@@ -36,6 +36,8 @@ class Options(Config):
 class Vosk:
     """vosk-server's dialect of one stream."""
 
+    name = "vosk"
+
     def __init__(self) -> None:
         self.id = str(uuid.uuid4())
         self._options = Options()

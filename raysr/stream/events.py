@@ -17,6 +17,8 @@ class Partial:
         start, end: the span of audio the text covers so far, in seconds of the session's audio.
         stable: the prefix that later audio will not change.
         volatile: the tail that later audio may still change; ``stable + volatile`` is the text.
+        since: the second of the session's audio from which on this model has heard it; what it makes of a segment
+            depends on the audio from there to the segment's end alone.
     """
 
     session: str
@@ -26,6 +28,7 @@ class Partial:
     end: float
     stable: str
     volatile: str
+    since: float = 0.0
 
     @property
     def text(self) -> str:
@@ -54,6 +57,7 @@ class Final:
     words: tuple[Word, ...]
     confidence: float
     cause: Cause
+    since: float = 0.0
 
 
 Event = Partial | Final

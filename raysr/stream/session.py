@@ -160,7 +160,8 @@ class Session:
         if not events or not isinstance(events[-1], Final) or events[-1].cause != cause:
             start = self._boundary / self._rate
             end = max(start, self._heard_samples / self._rate)
-            events.append(Final(self.id, self._segment, self.version, start, end, "", (), 0.0, cause))
+            final = Final(self.id, self._segment, self.version, start, end, "", (), 0.0, cause, self._since)
+            events.append(final)
             self._segment += 1
         self._passage.leave()
         if newer is not None:
@@ -205,16 +206,31 @@ class Session:
         return max(self._boundary, decoded_to - round(REWIND_SECONDS * self._rate))
 
     @property
+    def _since(self) -> float:
+        return self._offset / self._rate
+
+    @property
     def _heard_samples(self) -> int:
         return self._recent_start + len(self._recent)
 
     def _named(self, event: decoded.Event) -> Event:
         start, end = self._absolute(event.start), self._absolute(event.end)
         if isinstance(event, decoded.Partial):
-            return Partial(self.id, self._segment, self.version, start, end, event.stable, event.volatile)
+            return Partial(
+                self.id, self._segment, self.version, start, end, event.stable, event.volatile, self._since
+            )
         words = tuple(self._moved(word) for word in event.words)
         return Final(
-            self.id, self._segment, self.version, start, end, event.text, words, event.confidence, event.cause
+            self.id,
+            self._segment,
+            self.version,
+            start,
+            end,
+            event.text,
+            words,
+            event.confidence,
+            event.cause,
+            self._since,
         )
 
     def _moved(self, word: Word) -> Word:

@@ -1,7 +1,7 @@
 """Tasks that stop where they need encoder frames, so that many of them can get theirs from one batch."""
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,7 +38,8 @@ def together(
     """Carry out tasks of different sessions side by side: one encoder step serves all that wait for one.
 
     Nobody else may step their streamers meanwhile. Returns, for each task, its events, or the exception that ended
-    it; the others go on. Where a step itself fails, it ends those who waited for it.
+    it; the others go on. Where a step itself fails, smaller ones are tried, so that it ends only those for whom it
+    fails alone.
 
     Args:
         tasks: each of another session.
@@ -66,13 +67,19 @@ def together(
         streamer = next(iter(waiting.values())).streamer
         served = {number: w.slot for number, w in waiting.items() if w.streamer is streamer}
         started = time.perf_counter()
-        try:
-            frames = streamer.step()
-        except Exception as error:
-            for number in served:
-                resume(number, error)
-            continue
+        frames = _stepped(streamer, sorted(served.values()))
         stepped(len(served), time.perf_counter() - started)
         for number, slot in served.items():
             resume(number, frames[slot])
     return [found[number] for number in range(len(tasks))]
+
+
+def _stepped(streamer: Streamer, slots: list[int]) -> Mapping[int, Tensor | Exception]:
+    """Return what a step brings by slot; where one fails, as for want of memory, each half is stepped by itself."""
+    try:
+        return streamer.step(slots)
+    except Exception as error:
+        if len(slots) == 1:
+            return {slots[0]: error}
+    half = len(slots) // 2
+    return {**_stepped(streamer, slots[:half]), **_stepped(streamer, slots[half:])}

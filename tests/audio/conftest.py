@@ -67,5 +67,11 @@ def encoded(speechlike: np.ndarray) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="session")
+def long_encoded(speechlike: np.ndarray) -> dict[str, bytes]:
+    """Return ten seconds of it in every form."""
+    return {form: encode(np.tile(speechlike, 5), form) for form in FORMS}
+
+
+@pytest.fixture(scope="session")
 def wav(speechlike: np.ndarray) -> bytes:
     return wav_bytes(speechlike)

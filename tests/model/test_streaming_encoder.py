@@ -213,8 +213,8 @@ def test_a_long_push_is_not_kept(make_model: MakeModel) -> None:
 
 def test_all_of_the_past_grows_with_the_longest_stream_alone(make_model: MakeModel) -> None:
     grown = []
-    for count in (1, 3):
-        streamer = Streamer(make_model(), chunk_size=4, left_chunks=-1, slots=4)
+    for count in (3, 4):
+        streamer = Streamer(make_model(), chunk_size=4, left_chunks=-1, slots=8)
         slots, sizes = [streamer.join() for _ in range(count)], []
         for push in range(10):
             for slot in slots:
@@ -236,6 +236,67 @@ def test_all_of_the_past_is_forgotten_with_its_stream(make_model: MakeModel) -> 
         streamer.reset(slot)
     assert sizes[1] < sizes[9]
     assert sizes[11:] == sizes[1:10]
+
+
+@pytest.mark.parametrize("left_chunks", [-1, 2])
+@pytest.mark.parametrize("encoder", [ENCODERS[0], ENCODERS[3]], ids=str)
+def test_memory_follows_the_streams_that_are_there(
+    make_model: MakeModel, encoder: dict[str, Any], left_chunks: int
+) -> None:
+    model, sizes = make_model(**encoder), {}
+    streamer = Streamer(model, 4, left_chunks, slots=100)
+    first, features = streamer.join(), features_of(200)
+    streamer.push(first, features[:40])
+    outs = [streamer.step()[first]]
+    sizes["one"] = held_bytes(streamer)
+    others = [streamer.join() for _ in range(20)]  # it grows while a stream goes on
+    for slot in others:
+        streamer.push(slot, features[:30])
+    outs.append(streamer.step()[first])
+    sizes["all"] = held_bytes(streamer)
+    for slot in others:
+        streamer.leave(slot)
+    streamer.push(first, features[40:])
+    while ready := streamer.step():
+        outs.append(ready[first])
+    outs.append(streamer.finish(first))
+    sizes["one again"] = held_bytes(streamer)
+    torch.testing.assert_close(torch.cat(outs), masked(model, features, 4, left_chunks), atol=1e-5, rtol=0)
+    assert sizes["all"] > 10 * sizes["one"]
+    if left_chunks >= 0:
+        assert sizes["one again"] < 2 * sizes["one"]
+
+
+def test_a_step_that_fails_leaves_every_stream_as_it_was(make_model: MakeModel) -> None:
+    model, features, failing = make_model(), [features_of(150, seed) for seed in range(3)], [False]
+
+    class Fails(EncoderStep):
+        def forward(self, features: Tensor, frames: Tensor, caches: Caches) -> tuple[Tensor, Tensor, Caches]:
+            if failing[0] and len(frames) > 1:
+                raise MemoryError("no room for two")
+            return super().forward(features, frames, caches)
+
+    streamer = Streamer(model, 4, 2, slots=3, step=Fails(model, Chunk(4, 2)))
+    outs: dict[int, list[Tensor]] = {streamer.join(): [] for _ in features}
+    for slot in outs:
+        streamer.push(slot, features[slot])
+    for number in range(100):
+        failing[0] = number % 2 == 1
+        if failing[0]:
+            with pytest.raises(MemoryError):
+                streamer.step()
+            continue
+        if not (ready := streamer.step({number // 2 % 3, 2})):
+            break
+        for slot, out in ready.items():
+            outs[slot].append(out)
+    failing[0] = False
+    while ready := streamer.step():
+        for slot, out in ready.items():
+            outs[slot].append(out)
+    for slot, found in outs.items():
+        streamed = torch.cat([*found, streamer.finish(slot)])
+        torch.testing.assert_close(streamed, masked(model, features[slot], 4, 2), atol=1e-5, rtol=0)
 
 
 def held_bytes(streamer: Streamer) -> int:

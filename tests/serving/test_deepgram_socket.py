@@ -1,13 +1,17 @@
 """The live socket gives the text of the masked full forward, however bytes are cut, and ends every stream in words."""
 
 import contextlib
+import io
 import json
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import urlencode
 
+import av
 import numpy as np
+import openai
 import pytest
 import torch
 from deepgram import DeepgramClient
@@ -22,6 +26,7 @@ from deepgram.listen.v1.types import (
 from endpoint import Server, messages, pcm16, said, wav
 from toy_language import silence, sung
 from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
 
 from raysr.audio.fbank import Fbank
 from raysr.decode.events import Final
@@ -192,7 +197,7 @@ def test_our_own_client_gives_one_text_over_both_protocols(server: Server, tmp_p
 @pytest.mark.parametrize(
     ("query", "told"),
     [
-        ({"encoding": "opus"}, "encoding 'opus' is not supported; supported: alaw"),
+        ({"encoding": "g729"}, "encoding 'g729' is not supported; supported: alaw"),
         ({"sample_rate": 1}, "sample_rate should be between"),
         ({"sample_rate": "fast"}, "sample_rate should be a whole number, not 'fast'"),
         ({"channels": 0}, "channels should be between"),
@@ -218,12 +223,77 @@ def test_phrases_of_a_query_are_boosted_as_in_the_masked_full_forward(
     assert said(found) == masked_text(recogniser, pcm, {"dad": 10.0}) != masked_text(recogniser, pcm)
 
 
-def test_audio_in_a_container_is_refused_with_the_way_out(server: Server) -> None:
-    from websockets.sync.client import connect
+def contained(server: Server, **query: str) -> ClientConnection:
+    """Open the live socket for audio in a container."""
+    pairs = {"model": "nova-3", **query}
+    return connect(f"{server.url.replace('http', 'ws')}/v1/listen?{urlencode(pairs)}", close_timeout=5)
 
-    with connect(server.url.replace("http", "ws") + "/v1/listen?model=nova-3") as socket:
-        error = json.loads(socket.recv(timeout=20))
-        assert "/v1/audio/transcriptions" in error["description"]
+
+@pytest.mark.parametrize("muxer", ["webm", "ogg"])
+def test_audio_in_a_container_is_heard_as_it_comes(
+    server: Server, recogniser: Recogniser, muxer: str
+) -> None:
+    data = in_opus(sung(SAID, 48000, seed=5), muxer)
+    pause = round(len(data) * (len(sung("bad cafe")) + 0.4 * 16000) / len(sung(SAID)))
+    with contained(server, interim_results="true") as socket:
+        for first in range(0, pause, 500):
+            socket.send(data[first : min(first + 500, pause)])
+        interims = [json.loads(socket.recv(timeout=20)) for _ in range(3)]
+        assert any(m["channel"]["alternatives"][0]["transcript"] for m in interims), "before all has come"
+        socket.send(json.dumps({"type": "Finalize"}))
+        while not interims[-1].get("from_finalize"):
+            interims.append(json.loads(socket.recv(timeout=20)))
+        socket.send(data[pause:])
+        socket.send(CLOSE)
+        found = [*interims, *messages(socket)]
+    assert said(found) == HEARD
+    assert socket.close_code == 1000
+    assert found[-1]["duration"] == pytest.approx(len(pcm16(SAID)) / 32000, abs=0.1)
+
+
+def test_a_container_and_its_file_have_one_text(server: Server) -> None:
+    data = in_opus(sung(SAID, 48000, seed=6), "webm")
+    with contained(server) as socket:
+        socket.send(data)
+        socket.send(CLOSE)
+        found = messages(socket)
+    sdk = openai.OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0)
+    assert said(found) == sdk.audio.transcriptions.create(model="any", file=("speech.webm", data)).text
+
+
+@pytest.mark.parametrize(
+    "data", [b"dear all, " * 10_000, bytes(range(256)) * 400, b"#EXTM3U\nhttp://h/x\n" * 6000]
+)
+def test_what_is_no_audio_ends_its_stream_alone(server: Server, data: bytes) -> None:
+    with contained(server) as bad, server.listen() as good:
+        bad.send(data)
+        found = messages(bad)  # without a word of its end
+        assert (found[-1]["type"], bad.close_code) == ("Error", 1008)
+        assert "not audio" in found[-1]["description"]
+        good.send(pcm16("bad"))
+        good.send(CLOSE)
+        assert said(messages(good)) == "bad"
+
+
+def in_opus(samples: np.ndarray, muxer: str) -> bytes:
+    """Return samples at 48 kHz as a browser's recorder would send them."""
+    output = io.BytesIO()
+    with av.open(output, "w", format=muxer) as container:
+        stream = container.add_stream("libopus", rate=48000)
+        assert isinstance(stream, av.AudioStream)
+        stream.layout = "mono"
+        stream.codec_context.open()
+        to_codec = av.AudioResampler(
+            stream.codec_context.format.name, "mono", 48000, stream.codec_context.frame_size
+        )
+        frame = av.AudioFrame.from_ndarray(
+            samples[np.newaxis].astype(np.float32), format="fltp", layout="mono"
+        )
+        frame.rate = 48000
+        for piece in [*to_codec.resample(frame), *to_codec.resample(None)]:
+            container.mux(stream.encode(piece))
+        container.mux(stream.encode(None))
+    return output.getvalue()
 
 
 @pytest.mark.parametrize(

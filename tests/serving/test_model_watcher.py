@@ -6,6 +6,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from toy_language import relative
 from websockets.sync.client import connect
 
 from raysr.model.chunking import CHUNKING
+from raysr.model.model import AsrModel
 from raysr.pool import Recogniser
 from raysr.serving.models import ModelWatcher
 from raysr.serving.settings import UserConfig
 from raysr.stream.session import Session
+from raysr.text.tokeniser import Tokeniser, TokeniserConfig
 
 CLOSE = json.dumps({"type": "CloseStream"})
 
@@ -83,6 +86,23 @@ def test_damaged_entries_are_refused_with_their_reason(tmp_path: Path, recognise
     assert watcher.poll()
     assert watcher.current.version == "flipped"
     assert set(watcher.refused) == {"headless"}
+
+
+def test_an_entry_with_other_tokens_has_to_be_pinned(tmp_path: Path, recogniser: Recogniser) -> None:
+    publish(tmp_path, "a", recogniser, cycle=0)
+    tokeniser = Tokeniser.train(["hgfedcba"] * 9, TokeniserConfig(kind="char"))
+    other = AsrModel(recogniser.config.model, tokeniser.vocab_size)
+    publish(tmp_path, "b", replace(recogniser, model=other, tokeniser=tokeniser, lm=None), cycle=1)
+    watcher = ModelWatcher(str(tmp_path), "a", CHUNKING)
+    assert watcher.poll()
+    watcher.pin(None)
+    assert not watcher.poll()
+    assert watcher.current is not None
+    assert watcher.current.version == "a"
+    assert watcher.refused == {"b": "it has other tokens than a; pin it to serve it"}
+    watcher.pin("b")
+    assert watcher.poll()
+    assert watcher.current.version == "b"
 
 
 def test_a_pinned_entry_stays_and_a_missing_one_is_reported(tmp_path: Path, recogniser: Recogniser) -> None:

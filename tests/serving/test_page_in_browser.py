@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -171,6 +172,32 @@ def test_a_key_is_asked_for_where_one_is_needed(
     expect(page.locator("#speak")).to_be_enabled()
     page.set_input_files("#file", file)
     expect(page.locator(".segment").last).to_contain_text("beg")
+
+
+def test_it_says_what_is_kept_and_takes_no_for_an_answer(
+    page: Page, start: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = start(keep={"folder": str(tmp_path / "kept"), "days": 30, "text": False})
+    file = tmp_path / "speech.wav"
+    file.write_bytes(wav(SAID))
+    opened(page, server)
+    expect(page.locator("#kept")).to_have_text("This server keeps what you say for 30 days.")
+    page.locator("#private").check()
+    page.locator("#file").set_input_files(file)
+    expect(page.locator("#text")).to_contain_text("head ache")
+    assert not list(tmp_path.glob("kept/*/*.wav"))
+    page.locator("#private").uncheck()
+    page.locator("#clear").click()
+    page.locator("#file").set_input_files(file)
+    expect(page.locator("#text")).to_contain_text("head ache")
+    deadline = time.monotonic() + 20
+    while not list(tmp_path.glob("kept/*/*.wav")):
+        assert time.monotonic() < deadline
+    assert len(list(tmp_path.glob("kept/*/*.jsonl"))) == 1
+
+
+def test_a_page_of_a_server_that_keeps_nothing_says_nothing(page: Page, server: Server) -> None:
+    expect(opened(page, server).locator("#keeps")).to_be_hidden()
 
 
 def test_a_server_that_restarts_is_waited_for(page: Page, start: Callable[..., Server]) -> None:

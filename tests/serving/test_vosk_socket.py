@@ -1,7 +1,10 @@
 """A client of vosk-server hears from us what it hears from vosk-server: one answer to each message of audio."""
 
+import asyncio
 import json
+from argparse import Namespace
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +13,7 @@ from endpoint import Server, messages, pcm16, transcribed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_language import sung
+from vosk.transcriber.transcriber import Transcriber
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
@@ -51,6 +55,27 @@ def test_each_message_is_answered_once_and_the_text_is_that_of_an_upload(server:
     assert all(word["start"] < word["end"] and 0 < word["conf"] <= 1 for word in words)
     if packet == 8000:
         assert {answer["partial"] for answer in answers if "partial" in answer} > {"", "bad"}
+
+
+def test_the_client_of_the_vosk_package_hears_the_text_of_an_upload(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "speech.raw"
+    file.write_bytes(pcm16(SAID))
+    # its constructor would load a model, which a client of a server has no use for
+    client: Any = Transcriber.__new__(Transcriber)
+    client.args = Namespace(server=server.url.replace("http", "ws") + "/vosk", output_type="txt")
+
+    async def recognised() -> tuple[list[dict[str, Any]], int]:
+        audio = await asyncio.create_subprocess_exec("cat", str(file), stdout=asyncio.subprocess.PIPE)
+        found: tuple[list[dict[str, Any]], int] = await client.recognize_stream_server(audio)
+        return found
+
+    results, sent = asyncio.run(recognised())
+    assert sent == file.stat().st_size
+    assert client.format_result(results) == "bad cafe\nhead ache\n"
+    client.args.output_type = "srt"
+    assert "00:00:00," in client.format_result(results)
+    assert " ".join(client.format_result(results).split()).count(" --> ") == 2
+    assert text_of(results) == transcribed(server, pcm16(SAID))
 
 
 @settings(max_examples=10, deadline=None)

@@ -115,20 +115,26 @@ def test_who_fails_fails_alone_and_the_engine_goes_on(recogniser: Recogniser) ->
         engine.close()
 
 
-def test_a_step_that_fails_ends_those_who_waited_for_it(
+def test_a_step_that_fails_alone_ends_its_own_stream_and_no_other(
     recogniser: Recogniser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken, whole = StreamingModel(recogniser, slots=2), StreamingModel(recogniser)
+    broken, whole = StreamingModel(recogniser, slots=5), StreamingModel(recogniser)
+    sessions = [Session(broken) for _ in range(5)]
+    step = broken.streamer.step
 
-    def step() -> Any:
-        raise MemoryError("no more")
+    def failing(slots: list[int]) -> Any:
+        if 3 in slots or len(slots) > 2:
+            raise MemoryError("no more")
+        return step(slots)
 
-    monkeypatch.setattr(broken.streamer, "step", step)
+    monkeypatch.setattr(broken.streamer, "step", failing)
     samples = sung("bad cafe", seed=1)
-    first, second, other = together([Session(m).push_task(samples) for m in (broken, broken, whole)])
-    assert isinstance(first, MemoryError)
-    assert isinstance(second, MemoryError)
-    assert isinstance(other, list)
+    *five, other = together([s.push_task(samples) for s in [*sessions, Session(whole)]])
+    assert [number for number, found in enumerate(five) if isinstance(found, MemoryError)] == [3]
+    for found in (five[0], five[4]):
+        assert isinstance(found, list)
+        assert isinstance(other, list)
+        assert [event.text for event in found] == [event.text for event in other]
 
 
 def held() -> tuple[threading.Event, threading.Event, Callable[[], Task]]:
@@ -151,8 +157,8 @@ def test_a_round_takes_all_that_has_gathered(recogniser: Recogniser) -> None:
     batches: list[int] = []
     step = model.streamer.step
 
-    def counted() -> Any:
-        found = step()
+    def counted(slots: list[int]) -> Any:
+        found = step(slots)
         batches.append(len(found))
         return found
 

@@ -65,6 +65,7 @@ function connect() {
   live.socket = endpoint.listen({
     rate: live.microphone.rate,
     phrases: phrases(),
+    isPrivate: $("private").checked,
     onMessage: show,
     onClose: closed,
   });
@@ -139,7 +140,7 @@ async function upload(file) {
   $("speak").disabled = true;
   captions.note(`${file.name} …`);
   try {
-    const { segments, model, seconds } = await endpoint.transcribe(file, phrases());
+    const { segments, model, seconds } = await endpoint.transcribe(file, phrases(), $("private").checked);
     captions.note("");
     for (const words of segments) captions.settle(words, heard);
     if (!segments.length) problem(`${file.name}: nobody speaks in it.`);
@@ -164,12 +165,19 @@ function save(format) {
   URL.revokeObjectURL(link.href);
 }
 
+function kept({ audio, text, days }) {
+  const what = [audio && "what you say", text && "its text"].filter(Boolean).join(" and ");
+  return `This server keeps ${what || "nothing"} for ${days} ${days === 1 ? "day" : "days"}.`;
+}
+
 async function health() {
   try {
     const state = await endpoint.health();
     $("service").textContent = state.model ? `${state.sessions} of ${state.max_sessions} sessions` : "no model yet";
     $("service").className = `service ${state.model ? "ok" : "bad"}`;
     $("keys").hidden = !state.keys;
+    $("keeps").hidden = !state.keeps;
+    if (state.keeps) $("kept").textContent = kept(state.keeps);
     if (!live && state.model) facts({ model: state.model });
   } catch {
     $("service").textContent = "the server does not answer";

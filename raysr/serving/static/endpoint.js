@@ -15,13 +15,14 @@ export class Endpoint {
   }
 
   // Open a live stream; `onMessage` gets every message, `onClose` the code it was closed with.
-  listen({ rate, phrases, onMessage, onClose }) {
+  listen({ rate, phrases, isPrivate, onMessage, onClose }) {
     const url = new URL("v1/listen", location.href);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     url.search = new URLSearchParams([
       ["encoding", "linear16"],
       ["sample_rate", rate],
       ["interim_results", true],
+      ["mip_opt_out", isPrivate],
       ...phrases.map((phrase) => ["keyterm", phrase]),
     ]);
     // the one place where a browser lets a page put a key that is no address
@@ -32,7 +33,7 @@ export class Endpoint {
   }
 
   // Transcribe a file; return its segments, each a list of words.
-  async transcribe(file, phrases) {
+  async transcribe(file, phrases, isPrivate) {
     const form = new FormData();
     form.append("file", file);
     form.append("model", "raysr");
@@ -40,7 +41,7 @@ export class Endpoint {
     for (const kind of ["word", "segment"]) form.append("timestamp_granularities[]", kind);
     for (const phrase of phrases) form.append("keywords[]", phrase);
     const headers = this.key ? { authorization: `Bearer ${this.key}` } : {};
-    const answer = await fetch("v1/audio/transcriptions", { method: "POST", body: form, headers });
+    const answer = await fetch(`v1/audio/transcriptions?mip_opt_out=${isPrivate}`, { method: "POST", body: form, headers });
     const body = await answer.json();
     if (!answer.ok) throw new Refused(body.error.message, answer.status === 401);
     const segments = body.segments.map(({ start, end }) => body.words.filter((word) => word.start >= start && word.start < end));

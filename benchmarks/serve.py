@@ -1,0 +1,322 @@
+"""How many live sessions one core serves, how late their words are, and what Ray Serve and others' recognisers take.
+
+python -m benchmarks.serve --pool POOL --json results/serve.json
+
+The server has one core, the clients another. A session plays test utterances of the demo corpus at real time, 70%
+speech, in packets of a tenth of a second; after every second utterance it asks for a final, the others end by their
+pause. The largest number of sessions is sought by trials of `--trial` seconds and holds for `--minutes` in the end: p95
+of the time from the request to its final at most 500 ms, no error, no lag that grows, and the texts of every session
+those of the same recording played alone.
+
+asgi        the application under uvicorn
+alone       the same, but each session stepped by itself
+serve       on Ray Serve with its default proxy, `raysr serve`; all of Ray is on the server's core
+haproxy     on Ray Serve behind HAProxy
+pocketsphinx, moonshine  one stream of theirs on one core, as fast as it goes
+
+Latencies are those of the clients (see raysr/serving/latency.py), in seconds. `upwr`: words that a partial took back,
+by words of finals (Shangguan et al., arXiv 2006.01416). `rtf`: CPU time of all the server's processes by audio.
+"""
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.processes import cpu_seconds, resident_mb, tree
+from benchmarks.serve_client import RECORDINGS
+from benchmarks.serve_others import OTHERS
+from benchmarks.serve_speech import recording
+from raysr.evaluate.wer import score
+from raysr.ports import free_port
+
+FRONTS = ("asgi", "alone", "serve", "haproxy")
+SERVER_CORE, CLIENT_CORE = "0", "1"
+MOST_FINALISATION = 0.5
+MOST_LAG_GROWTH = 0.25  # s, from the first third to the last
+MOST_BEHIND = 0.25  # s, of the clients themselves: a trial in which they were says nothing of the server
+MOST_SESSIONS = 512
+
+
+@dataclass
+class Front:
+    """A server that runs."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+
+    @property
+    def replica(self) -> int:
+        """The process with the model in it."""
+        replicas = [pid for pid in tree(self.process.pid) if "ServeReplica:raysr" in _command(pid)]
+        return replicas[0] if replicas else self.process.pid
+
+    def busy(self) -> float:
+        """Return the CPU time that all its processes have taken."""
+        return cpu_seconds(self.process.pid)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pool", type=Path, required=True, help="whose newest entry is served")
+    parser.add_argument("--json", type=Path, required=True, help="where the results go")
+    parser.add_argument("--minutes", type=float, default=5.0, help="that the number found has to hold for")
+    parser.add_argument("--trial", type=float, default=60.0, help="seconds of a trial while it is sought")
+    parser.add_argument("--only", nargs="+", choices=(*FRONTS, *OTHERS), default=(*FRONTS, *OTHERS))
+    options = parser.parse_args()
+    results: dict[str, Any] = json.loads(options.json.read_text()) if options.json.exists() else {}
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    for name in options.only:
+        if name in OTHERS:
+            results[name] = other(name)
+        else:
+            with front(name, options.pool) as running:
+                results[name] = capacity(running, options.trial, 60 * options.minutes)
+        results |= headline(results)
+        options.json.write_text(json.dumps(results, indent=1) + "\n")
+    print(as_table(results))
+
+
+@contextlib.contextmanager
+def front(name: str, pool: Path) -> Iterator[Front]:
+    """Run a server for the block."""
+    port = free_port(0)
+    own = ["benchmarks.serve_server", str(pool), "--port", str(port)]
+    rays = [
+        "raysr.cli",
+        "serve",
+        "--pool",
+        str(pool),
+        "--port",
+        str(port),
+        f"limits.sessions={MOST_SESSIONS}",
+    ]
+    modules = {"asgi": own, "alone": [*own, "--alone"], "serve": rays, "haproxy": rays}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "RAY_SERVE_ENABLE_HA_PROXY": str(int(name == "haproxy")),
+    }
+    command = ["taskset", "-c", SERVER_CORE, sys.executable, "-m", *modules[name]]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _wait(url, process)
+        yield Front(url, process)
+    finally:
+        process.terminate()
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def capacity(server: Front, trial: float, whole: float) -> dict[str, Any]:
+    """Seek the largest number of sessions that holds for ``whole`` seconds, and return what was measured with it."""
+    alone = texts_alone(server, whole)
+    tried: dict[int, bool] = {}
+
+    def holds(sessions: int) -> bool:
+        if sessions not in tried:
+            found = play(server, sessions, trial)
+            tried[sessions] = not found["failed"]
+            print(f"{sessions} sessions: {_told(found)}", flush=True)
+        return tried[sessions]
+
+    sessions = largest(holds)
+    while sessions:
+        found = play(server, sessions, whole, alone)
+        print(f"{sessions} sessions for {whole:g} s: {_told(found)}", flush=True)
+        if not found["failed"]:
+            return {**found, "tried": tried}
+        sessions = min(sessions - 1, math.floor(0.93 * sessions))
+    return {"sessions": 0, "tried": tried}
+
+
+def largest(holds: Callable[[int], bool]) -> int:
+    """Return the largest number that holds, within 5%."""
+    low, high = 0, 4
+    while high <= MOST_SESSIONS and holds(high):
+        low, high = high, 2 * high
+    while high - low > max(1, 0.05 * low):
+        middle = (low + high) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
+
+
+def texts_alone(server: Front, seconds: float) -> list[list[str]]:
+    """Return the finals of each recording, played alone."""
+    return [_played(server, 1, seconds, number, pace=0)[0]["finals"] for number in range(RECORDINGS)]
+
+
+def play(
+    server: Front, sessions: int, seconds: float, alone: Sequence[Sequence[str]] | None = None
+) -> dict[str, Any]:
+    """Play in so many sessions, and return what they saw; ``failed`` says what does not hold."""
+    before, busy, started = resident_mb(server.replica), server.busy(), time.monotonic()
+    found = _played(server, sessions, seconds)
+    busy, took = server.busy() - busy, time.monotonic() - started
+    late: dict[str, list[float]] = {}
+    for heard in found:
+        for what, times in heard["late"].items():
+            late.setdefault(what, []).extend(times)
+    late["finalisation"] = late.pop("final_finalize", []) + late.pop("final_stop", [])
+    growth = max(_lag_growth(heard["lags"]) for heard in found)
+    figures = {f"{what}_p{rank}": quantile(times, rank) for what, times in late.items() for rank in (50, 95)}
+    audio = sum(len(recording(heard["recording"], seconds).samples) / 16000 for heard in found)
+    wrong = [n for n, h in enumerate(found) if alone is not None and h["finals"] != alone[h["recording"]]]
+    complaints = {
+        "errors": [heard["error"] for heard in found if heard["error"]],
+        "late": figures["finalisation_p95"] > MOST_FINALISATION,
+        "lag grows": growth > MOST_LAG_GROWTH,
+        "other texts": wrong,
+        "clients were late": max(heard["behind"] for heard in found) > MOST_BEHIND,
+    }
+    return {
+        "sessions": sessions,
+        "failed": {what: which for what, which in complaints.items() if which},
+        **figures,
+        "upwr": round(sum(h["unstable"] for h in found) / max(1, sum(h["words"] for h in found)), 4),
+        "rtf": round(busy / audio, 5),
+        "core": round(busy / took, 3),
+        "lag_growth": round(growth, 3),
+        "rss_mb": resident_mb(server.replica),
+        "rss_before_mb": before,
+        "wer": round(word_error_rate(found, seconds), 4),
+    }
+
+
+def _played(
+    server: Front, sessions: int, seconds: float, first: int = 0, pace: float = 1
+) -> list[dict[str, Any]]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "heard.json"
+        url = server.url.replace("http", "ws")
+        options = [
+            "--sessions",
+            sessions,
+            "--seconds",
+            seconds,
+            "--first",
+            first,
+            "--pace",
+            pace,
+            "--json",
+            path,
+        ]
+        module = [sys.executable, "-m", "benchmarks.serve_client", url, *map(str, options)]
+        subprocess.run(["taskset", "-c", CLIENT_CORE, *module], check=True)
+        heard: list[dict[str, Any]] = json.loads(path.read_text())
+    return heard
+
+
+def word_error_rate(found: Sequence[dict[str, Any]], seconds: float) -> float:
+    """Return the WER of all that was played."""
+    names = [str(number) for number in range(len(found))]
+    references = [recording(heard["recording"], seconds).text for heard in found]
+    rows = score(names, references, [" ".join(heard["finals"]) for heard in found])
+    return sum(row.words.errors for row in rows) / sum(len(text.split()) for text in references)
+
+
+def quantile(times: Sequence[float], rank: int) -> float:
+    """Return a percentile in seconds; infinite where nothing was measured."""
+    return round(float(np.percentile(times, rank)), 4) if times else math.inf
+
+
+def _lag_growth(lags: Sequence[tuple[float, float]]) -> float:
+    """Return by how much the lag of the last third is more than that of the first, by medians."""
+    if not lags:
+        return math.inf
+    begin, end = lags[0][0], lags[-1][0]
+    third = (end - begin) / 3
+    first = [lag for when, lag in lags if when <= begin + third]
+    last = [lag for when, lag in lags if when >= end - third]
+    return statistics.median(last) - statistics.median(first)
+
+
+def other(name: str) -> dict[str, Any]:
+    """Measure another recogniser's live mode in a process on the server's core."""
+    command = ["taskset", "-c", SERVER_CORE, sys.executable, "-m", "benchmarks.serve_others", name]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def headline(results: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of the plain application, and what is measured against it."""
+    found: dict[str, Any] = {}
+    if asgi := results.get("asgi"):
+        wanted = ("sessions", "upwr", "rtf", "wer")
+        kinds = ("first_partial", "finalisation", "emission", "final_endpoint")
+        names = [*wanted, *(f"{kind}_p{rank}" for kind in kinds for rank in (50, 95))]
+        found = {name: asgi.get(name) for name in names}
+        if asgi["sessions"]:
+            grown = asgi["rss_mb"] - asgi["rss_before_mb"]
+            found["rss_per_session"] = round(grown / asgi["sessions"], 3)
+        if alone := results.get("alone"):
+            found["batched_vs_single"] = round(asgi["sessions"] / max(1, alone["sessions"]), 3)
+        for name in ("serve", "haproxy"):
+            if name in results:
+                found[f"{name}_vs_asgi"] = round(results[name]["sessions"] / max(1, asgi["sessions"]), 3)
+    return found
+
+
+def as_table(results: dict[str, Any]) -> str:
+    """Return the results as Markdown."""
+    lines = [
+        "| server | sessions | first partial p50/p95 | emission | finalisation | after a pause | UPWR | RTF | WER % |",
+        "|---" * 9 + "|",
+    ]
+    for name in (*FRONTS, *OTHERS):
+        if (found := results.get(name)) is None:
+            continue
+        kinds = ("first_partial", "emission", "finalisation", "final_endpoint")
+        pairs = [f"{found.get(f'{kind}_p50', '')} / {found.get(f'{kind}_p95', '')}" for kind in kinds]
+        lines.append(
+            f"| {name} | {found['sessions']} | {' | '.join(pairs)} | {found.get('upwr', '')} | {found['rtf']} "
+            f"| {100 * found['wer']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def _told(found: dict[str, Any]) -> str:
+    figures = ("finalisation_p50", "finalisation_p95", "emission_p95", "lag_growth", "core", "wer")
+    return " ".join(f"{name}={found[name]}" for name in figures) + f" failed={found['failed'] or 'nothing'}"
+
+
+def _wait(url: str, process: "subprocess.Popen[bytes]", timeout: float = 180.0) -> None:
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise SystemExit("error: the server did not start")
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/healthz", timeout=5):
+            return
+        time.sleep(0.3)
+    raise SystemExit(f"error: the server did not start within {timeout:g} s")
+
+
+@cache
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""An endpoint under load for half an hour, sessions coming and going: memory, latency, errors.
+
+python -m benchmarks.serve_soak --pool POOL --sessions 12 --json results/serve_soak.json
+
+`--sessions` places (80% of what `benchmarks.serve` found) are always taken: who has played its recording of 10 to 60 s
+leaves, by a CloseStream three times out of four and without a word otherwise, and another one comes. The server has
+one core, the clients another. Memory is what is resident every minute: a line through the minutes after `--settle`
+tells its slope. Latencies are told for each fifth of the time.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.joined import RATE
+from benchmarks.long_stream import growth
+from benchmarks.processes import resident_mb
+from benchmarks.serve import CLIENT_CORE, Front, front, quantile
+from benchmarks.serve_client import Heard, one
+from benchmarks.serve_speech import PACKET, Recording, recording
+
+LENGTHS = (10.0, 20.0, 40.0, 60.0)
+FIFTHS = 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pool", type=Path, required=True, help="whose newest entry is served")
+    parser.add_argument("--sessions", type=int, required=True, help="at a time")
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--settle", type=int, default=5, help="minutes before memory counts")
+    parser.add_argument("--json", type=Path, required=True, help="where the results go")
+    options = parser.parse_args()
+    os.sched_setaffinity(0, {int(CLIENT_CORE)})
+    played = [recording(number, seconds) for number, seconds in enumerate(LENGTHS)]
+    with front("asgi", options.pool) as server:
+        alone = asyncio.run(_alone(server, played))
+        results = asyncio.run(soak(server, played, options.sessions, 60 * options.minutes, alone))
+    settled = results["rss_mb"][options.settle :]
+    results["memory"] = growth(settled) if len(settled) > 1 else {}
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(results, indent=1) + "\n")
+    print(json.dumps({key: value for key, value in results.items() if key != "rss_mb"}, indent=1))
+
+
+async def _alone(server: Front, played: list[Recording]) -> list[list[str]]:
+    """Return the finals of each recording, played alone."""
+    url = server.url.replace("http", "ws")
+    return [(await one(url, r, Heard(n), time.monotonic(), 0)).finals for n, r in enumerate(played)]
+
+
+async def soak(
+    server: Front, played: list[Recording], sessions: int, seconds: float, alone: list[list[str]]
+) -> dict[str, Any]:
+    """Have so many places taken for so long, and return what was seen."""
+    began = time.monotonic()
+    heard: list[tuple[float, Heard]] = []
+    left = 0
+
+    async def place(number: int) -> None:
+        nonlocal left
+        draws = random.Random(number)
+        await asyncio.sleep(draws.uniform(0, 10))
+        while (now := time.monotonic()) < began + seconds:
+            which = draws.randrange(len(played))
+            session = one(server.url.replace("http", "ws"), played[which], Heard(which), now, 1)
+            if draws.random() < 0.25:  # it leaves in the middle, without a word
+                length = len(played[which].samples) / RATE
+                try:
+                    async with asyncio.timeout(draws.uniform(PACKET / RATE, length)):
+                        await session
+                except TimeoutError:
+                    left += 1
+            else:
+                heard.append((now - began, await session))
+
+    resident: list[float] = []
+
+    async def watch() -> None:
+        while True:
+            resident.append(resident_mb(server.replica))
+            await asyncio.sleep(60)
+
+    watching = asyncio.create_task(watch())
+    await asyncio.gather(*(place(number) for number in range(sessions)))
+    watching.cancel()
+    late: list[list[float]] = [[] for _ in range(FIFTHS)]
+    for when, session in heard:
+        times = session.late.get("final_finalize", []) + session.late.get("final_stop", [])
+        late[min(FIFTHS - 1, int(FIFTHS * when / seconds))] += times
+    return {
+        "sessions": sessions,
+        "played": len(heard),
+        "left": left,
+        "errors": [session.error for _, session in heard if session.error],
+        "other_texts": sum(session.finals != alone[session.recording] for _, session in heard),
+        "finalisation_p95": [quantile(times, 95) for times in late],
+        "rss_mb": resident,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,270 @@
+"""New models under live streams: publications, some of them bad, while sessions go on.
+
+python -m benchmarks.serve_swaps --pool POOL --json results/serve_swaps.json
+
+The newest entry of POOL and relatives of it, whose weights differ by 1% noise, are published one after the other to a
+pool that an endpoint serves, while `--sessions` clients play test utterances at real time. One of the publications is
+damaged, one has other tokens. Every final is decoded again, alone: by the model that it names, from the second on from
+which that model had heard the stream (`since`), in the masked full forward; texts have to be the same.
+
+new_sessions_s   from a publication to the first session that begins on it
+"""
+
+import argparse
+import asyncio
+import copy
+import json
+import random
+import shutil
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from websockets.asyncio.client import connect
+from websockets.exceptions import WebSocketException
+
+from benchmarks.joined import RATE
+from benchmarks.processes import resident_mb
+from benchmarks.serve import Front, front
+from benchmarks.serve_speech import Recording, recording
+from raysr.audio.fbank import Fbank
+from raysr.decode.events import Final
+from raysr.decode.recognise import recognise_masked
+from raysr.model.chunking import CHUNKING
+from raysr.model.model import AsrModel
+from raysr.pool import Entry, Pool, Recogniser, load_entry
+from raysr.text.tokeniser import Tokeniser, TokeniserConfig
+
+NOISE = 0.01
+EVERY_S = (4.0, 8.0)
+PATIENCE_S = 30.0
+AFTER_S = 3.0
+
+
+@dataclass
+class Heard:
+    """A session: its finals as Deepgram's messages, and how it ended."""
+
+    recording: int
+    finals: list[dict[str, Any]] = field(default_factory=list)
+    code: int = 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pool", type=Path, required=True)
+    parser.add_argument("--sessions", type=int, default=20)
+    parser.add_argument("--publications", type=int, default=50)
+    parser.add_argument("--json", type=Path, required=True, help="where the results go")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        results = measure(options.pool, Path(folder) / "pool", options.sessions, options.publications)
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(results, indent=1) + "\n")
+    print(json.dumps(results, indent=1))
+
+
+def measure(source: Path, pool: Path, sessions: int, publications: int) -> dict[str, Any]:
+    """Publish so many entries under so many sessions, and return what was seen."""
+    base = Pool(source).latest()
+    if base is None:
+        raise SystemExit(f"error: {source} has no entry")
+    recogniser = load_entry(base)
+    publish(pool, 0, recogniser)
+    with front("asgi", pool) as server:
+        before = resident_mb(server.replica)
+        seconds = publications * sum(EVERY_S) / 2 + 20
+        played = [recording(number, seconds) for number in range(4)]
+        heard, waits, refused = asyncio.run(_run(server, pool, recogniser, played, sessions, publications))
+        after = resident_mb(server.replica)
+    wrong, finals = compared(pool, heard, played)
+    return {
+        "sessions": sessions,
+        "publications": publications,
+        "dropped": sum(session.code != 1000 for session in heard),
+        "finals": finals,
+        "other_texts": wrong,
+        "versions_heard": len({_version(m) for session in heard for m in session.finals}),
+        "refused": refused,
+        "new_sessions_s": {"median": float(np.median(waits)), "most": max(waits)},
+        "rss_mb": {"before": before, "after": after},
+    }
+
+
+async def _run(
+    server: Front, pool: Path, recogniser: Recogniser, played: Sequence[Recording], sessions: int, count: int
+) -> tuple[list[Heard], list[float], dict[str, str]]:
+    url, begin = server.url.replace("http", "ws"), time.monotonic() + 1
+    over = asyncio.Event()
+    heard = [Heard(number % len(played)) for number in range(sessions)]
+    playing = [
+        asyncio.create_task(_play(url, played[h.recording], h, begin + random.Random(n).random(), over))
+        for n, h in enumerate(heard)
+    ]
+    draws, waits = random.Random(0), list[float]()
+    damaged, foreign = count // 3, 2 * count // 3
+    for number in range(1, count + 1):
+        await asyncio.sleep(draws.uniform(*EVERY_S) / 2)
+        bad = {damaged: "damaged", foreign: "foreign"}.get(number)
+        await asyncio.to_thread(publish, pool, number, recogniser, bad)
+        if bad is None:
+            waits.append(await _until_new(url, name(number)))
+        await asyncio.sleep(draws.uniform(*EVERY_S) / 2)
+    over.set()
+    await asyncio.gather(*playing)
+    refused = await asyncio.to_thread(_refused, server)
+    return heard, waits, refused
+
+
+async def _play(url: str, played: Recording, heard: Heard, begin: float, over: asyncio.Event) -> None:
+    """Play until all has been published; then end in order."""
+    try:
+        async with connect(f"{url}/v1/listen?encoding=linear16&sample_rate={RATE}", max_size=None) as socket:
+
+            async def send() -> None:
+                for number, (packet, asks) in enumerate(played.packets(), 1):
+                    await asyncio.sleep(max(0.0, begin + number / 10 - time.monotonic()))
+                    await socket.send(packet)
+                    if asks:
+                        await socket.send('{"type": "Finalize"}')
+                    if over.is_set():
+                        break
+                await socket.send('{"type": "CloseStream"}')
+
+            sender = asyncio.create_task(send())
+            async for raw in socket:
+                message = json.loads(raw)
+                if message.get("is_final"):
+                    heard.finals.append(message)
+            await asyncio.gather(sender, return_exceptions=True)
+            heard.code = socket.close_code or 0
+    except (WebSocketException, OSError):
+        heard.code = -1
+
+
+async def _until_new(url: str, version: str) -> float:
+    """Return the seconds until a session that begins is heard by a version."""
+    began = time.monotonic()
+    while time.monotonic() < began + PATIENCE_S:
+        async with connect(f"{url}/v1/listen?encoding=linear16&sample_rate={RATE}") as socket:
+            await socket.send('{"type": "CloseStream"}')
+            if _version(json.loads(await socket.recv())) == version:
+                return round(time.monotonic() - began, 3)
+        await asyncio.sleep(0.2)
+    return PATIENCE_S
+
+
+def _version(message: dict[str, Any]) -> str:
+    return str(message["metadata"]["model_info"]["version"])
+
+
+def _refused(server: Front) -> dict[str, str]:
+    from raysr.serving.run import health
+
+    found = health(server.url)
+    return dict(found["pool"]["refused"]) if found else {}
+
+
+def name(number: int) -> str:
+    """Return the name of a publication."""
+    return f"publication-{number:03}"
+
+
+def publish(pool: Path, number: int, recogniser: Recogniser, bad: str | None = None) -> None:
+    """Publish a relative of a recogniser, or one that may not be served."""
+    one = relative(recogniser, number)
+    if bad == "foreign":
+        tokeniser = Tokeniser.train(["other letters"] * 9, TokeniserConfig(kind="char"))
+        one = replace(
+            one, model=AsrModel(one.config.model, tokeniser.vocab_size), tokeniser=tokeniser, lm=None
+        )
+    parts = one.model, one.tokeniser, one.lm
+    place = pool.parent / "aside" if bad == "damaged" else pool
+    Pool(place).publish(name(number), *parts, {"cycle": number}, one.config)
+    if bad == "damaged":
+        weights = place / name(number) / "model.safetensors"
+        data = bytearray(weights.read_bytes())
+        data[len(data) // 2] ^= 1
+        weights.write_bytes(data)
+        shutil.move(place / name(number), pool / name(number))
+
+
+def relative(recogniser: Recogniser, seed: int) -> Recogniser:
+    """Return a recogniser of slightly other weights; seed 0 is the same."""
+    model = copy.deepcopy(recogniser.model)
+    draws = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in model.parameters():
+            noise = torch.randn(weight.shape, generator=draws)
+            weight += (seed > 0) * NOISE * weight.std(correction=0) * noise
+    return replace(recogniser, model=model)
+
+
+def compared(pool: Path, heard: Sequence[Heard], played: Sequence[Recording]) -> tuple[int, int]:
+    """Return how many finals differ from those of their version alone, and how many there are."""
+    entries: dict[str, Entry] = {entry.name: entry for entry in Pool(pool).entries()}
+    passages: dict[str, list[Passage]] = defaultdict(list)
+    for session in heard:
+        for passage in passages_of(session, played[session.recording].samples):
+            passages[passage.version].append(passage)
+    wrong = finals = 0
+    for version, found in passages.items():
+        recogniser = load_entry(entries[version])
+        for passage in found:
+            alone = decoded_alone(recogniser, passage.samples)
+            finals += len(passage.texts)
+            wrong += sum(text not in alone[n : n + 1] for n, text in enumerate(passage.texts))
+    return wrong, finals
+
+
+@dataclass(frozen=True)
+class Passage:
+    """What one model heard of a session without a break: samples (N,) int16 and the texts of its segments.
+
+    The samples reach beyond the last segment where a pause ended it, since it was heard with what followed.
+    """
+
+    version: str
+    samples: np.ndarray
+    texts: list[str]
+
+
+def passages_of(session: Heard, samples: np.ndarray) -> Iterator[Passage]:
+    """Yield the passages of a session that had any text."""
+    groups = [
+        (key, list(group))
+        for key, group in groupby(session.finals, key=lambda m: (_version(m), float(m["raysr"]["since"])))
+    ]
+    begins = [since for (_, since), _ in groups]
+    for ((version, since), messages), following in zip(groups, [*begins[1:], None], strict=True):
+        last = messages[-1]
+        end = last["start"] + last["duration"]
+        if last["from_finalize"] and following is not None:
+            end = following  # what came after the request was not heard any more
+        elif last["speech_final"]:
+            end += AFTER_S
+        texts = [message["channel"]["alternatives"][0]["transcript"] for message in messages]
+        if any(texts):
+            heard = samples[round(since * RATE) : round(end * RATE)]
+            yield Passage(version, heard, [text for text in texts if text])
+
+
+def decoded_alone(recogniser: Recogniser, samples: np.ndarray) -> list[str]:
+    """Return the texts of samples (N,) int16 in the masked full forward."""
+    features = Fbank(recogniser.config.fbank)(torch.from_numpy(samples.astype(np.float32) / 32768))
+    parts = recogniser.model, recogniser.tokeniser, recogniser.lm
+    events = recognise_masked(*parts, features, *CHUNKING, recogniser.config.decode)
+    return [event.text for event in events if isinstance(event, Final) and event.text]
+
+
+if __name__ == "__main__":
+    main()
