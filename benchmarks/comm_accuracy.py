@@ -217,15 +217,18 @@ def run_cell(bench: Bench, cell: Cell, record: bool) -> dict[str, Any]:
 
 
 def bytes_and_loss(metrics: Path) -> dict[str, float]:
-    """Return the mean bytes of a step and rank over a training, those of its last steps, and the last losses' mean."""
+    """Return the mean bytes of a step and rank over a training, those of its last steps, and the last losses' mean.
+
+    `payload` is what is handed to collectives, `wire` what a rank sends for them; `late` is the last quarter.
+    """
     rows = [json.loads(line) for line in metrics.read_text().splitlines()]
     lengths = [after - before for before, after in pairwise([0, *(row["step"] for row in rows)])]
-    payload = [row["payload_bytes"] for row in rows]
     late = slice(-max(1, len(rows) // 4), None)
     return {
-        "payload_bytes": float(np.average(payload, weights=lengths)),
-        "late_payload_bytes": float(np.mean(payload[late])),
-        "compression": float(np.mean([row["compression"] for row in rows[late]])),
+        "payload_bytes": float(np.average([row["payload_bytes"] for row in rows], weights=lengths)),
+        "wire_bytes": float(np.average([row["wire_bytes"] for row in rows], weights=lengths)),
+        "late_payload_bytes": float(np.mean([row["payload_bytes"] for row in rows[late]])),
+        "late_wire_bytes": float(np.mean([row["wire_bytes"] for row in rows[late]])),
         "loss": float(np.mean([row["loss"] for row in rows[late]])),
         "skipped_steps": rows[-1]["skipped_steps"],
     }
@@ -288,8 +291,14 @@ def summarise(found: Mapping[Cell, Mapping[str, Any]], options: argparse.Namespa
             "relative_change": change,
             **{
                 key: float(np.mean([result[key] for result in mine]))
-                for key in ("payload_bytes", "late_payload_bytes", "compression", "loss", "skipped_steps")
+                for key in mine[0]
+                if key.endswith("_bytes") or key in ("loss", "skipped_steps")
             },
+        }
+    whole = results["none"]
+    for found_of in results.values():
+        found_of["fewer"] = {
+            key: round(whole[key] / found_of[key], 2) for key in whole if key.endswith("_bytes")
         }
     return {
         "arms": results,
@@ -320,14 +329,14 @@ def relative_change(mine: Sequence[Sequence[int]], plain: Sequence[Sequence[int]
 def as_table(results: Mapping[str, Any]) -> str:
     """Return the results as Markdown."""
     lines = [
-        "| arm | WER by seed % | relative change % | times fewer bytes, late | over all steps |",
-        "|---|---|---|---|---|",
+        "| arm | WER by seed % | relative change % | times fewer bytes sent, late | over all steps | payload, late |",
+        "|---|---|---|---|---|---|",
     ]
-    whole = results["arms"]["none"]["payload_bytes"]
     for arm, found in results["arms"].items():
         change = {part: f"{100 * value:+.1f}" for part, value in found["relative_change"].items()}
         rates = " / ".join(f"{100 * wer:.2f}" for wer in found["wer"])
-        fewer = f"{found['compression']:.1f} | {whole / found['payload_bytes']:.1f}"
+        kinds = ("late_wire_bytes", "wire_bytes", "late_payload_bytes")
+        fewer = " | ".join(f"{found['fewer'][kind]:.1f}" for kind in kinds)
         lines.append(
             f"| {arm} | {rates} | {change['estimate']} ({change['low']} to {change['high']}) | {fewer} |"
         )
