@@ -1,0 +1,77 @@
+"""A streaming student of ten million parameters for the benchmarks of serving, in a pool of its own.
+
+python -m benchmarks.serve_model --pool runs/benchmarks/serve/pool
+
+Trained as the models of `benchmarks.models` are, on all of the demo's training audio with its true texts, on one core;
+decoding is tuned on dev, with the recipe's language model of the training texts. The test utterances that sessions play
+are heard by nobody before. Prints its size and its WER on them, live.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from benchmarks.models import Cell, compute_features, joined, recipe, trained_cell, utterances
+from benchmarks.model_scores import load, tuned
+from raysr.corpus.demo import demo_corpus
+from raysr.corpus.features import FeatureCache
+from raysr.corpus.load import load_waveform
+from raysr.evaluate.wer import score
+from raysr.pool import Pool
+from raysr.stream.events import transcript
+from raysr.stream.session import Session
+from raysr.stream.streaming_model import StreamingModel
+
+SIZE = (
+    "model.encoder.dim=256",
+    "model.encoder.layers=6",
+    "model.encoder.feed_forward=1024",
+    "model.decoder.feed_forward=1024",
+)
+UPDATES = (1500, 2000)
+NAME = "student-10m"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pool", type=Path, required=True)
+    parser.add_argument("--work", type=Path, default=Path("runs/benchmarks/models"), help="its training")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the updates")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    work = options.work.absolute()
+    compute_features(work)
+    cell = Cell("serve", 1, SIZE, updates=UPDATES)
+    config = recipe(cell)
+    texts = [u.text or "" for u in utterances(work, "train")["short"]]
+    recogniser = load(trained_cell(work, cell, options.scale), config, texts)
+    dev = [u for part in joined(work).dev.values() for u in part]
+    decode = tuned(recogniser, config, dev, FeatureCache(work / "features", config.features))
+    recogniser = replace(recogniser, config=recogniser.config.model_copy(update={"decode": decode}))
+    size = sum(p.numel() for p in recogniser.model.parameters())
+    wer = word_error_rate(StreamingModel(recogniser))
+    parts = recogniser.model, recogniser.tokeniser, recogniser.lm
+    Pool(options.pool).publish(NAME, *parts, {"cycle": 0, "test_wer": wer}, recogniser.config)
+    print(
+        f"{options.pool}: {size / 1e6:.1f} million parameters, {100 * wer:.1f}% WER live on the clean test set"
+    )
+
+
+def word_error_rate(model: StreamingModel) -> float:
+    """Return the WER of the clean test utterances, each streamed by itself."""
+    spoken = list(demo_corpus().tests["clean"])
+    texts = []
+    for utterance in spoken:
+        session = Session(model)
+        texts.append(transcript(session.push(load_waveform(utterance)) + session.finish()))
+        session.leave()
+    rows = score([u.id for u in spoken], [u.text or "" for u in spoken], texts)
+    return sum(row.words.errors for row in rows) / sum(row.words.reference for row in rows)
+
+
+if __name__ == "__main__":
+    main()
