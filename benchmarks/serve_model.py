@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.models import Cell, compute_features, joined, recipe, trained_cell, utterances
 from benchmarks.model_scores import load, tuned
+from benchmarks.models import Cell, compute_features, joined, recipe, trained_cell, utterances
 from raysr.corpus.demo import demo_corpus
 from raysr.corpus.features import FeatureCache
 from raysr.corpus.load import load_waveform
