@@ -14,10 +14,14 @@ ROOT = Path(__file__).parent.parent
 SLOT_CLASS = re.compile(r"(raysr(?:\.\w+)+):\w+")  # as slots name the classes that they import when asked
 
 
-def code_hash(modules: Iterable[str], further: Iterable[Path] = ()) -> str:
-    """Return the SHA-256 of the sources that ``modules`` can reach, and of ``further`` files."""
+def code_hash(modules: Iterable[str], further: Iterable[Path] = (), without: Iterable[str] = ()) -> str:
+    """Return the SHA-256 of the sources that ``modules`` can reach, and of ``further`` files.
+
+    ``without`` are modules that are imported and never run in what is measured.
+    """
     total = hashlib.sha256()
-    for path in [*sorted(reached(modules)), *further]:
+    idle = {_place(module) for module in without}
+    for path in [*sorted(reached(modules) - idle), *further]:
         total.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
     return total.hexdigest()
 
@@ -43,6 +47,13 @@ def _imports(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield from SLOT_CLASS.findall(node.value)
+
+
+def _place(module: str) -> Path:
+    path = (ROOT / module.replace(".", "/")).with_suffix(".py")
+    if not path.is_file():
+        raise ValueError(f"{module} is no module of ours")
+    return path
 
 
 def _files(name: str) -> Iterator[Path]:

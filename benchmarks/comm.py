@@ -43,6 +43,7 @@ STEPS = {"unlimited": 24, "1gbit": 20, "100mbit": 8}
 TIMED = {**SETTINGS, COMPUTE: APART}
 AUTO = {f"auto-{accuracy}": accuracy for accuracy in CLASSES if accuracy != "apart"}
 PREFLIGHT = "preflight"
+CHOOSING = "raysr.train.exchange.auto"  # runs where a training is asked to choose
 CODE = ("benchmarks.comm_cluster", "benchmarks.comm_data", "benchmarks.comm_fit", "raysr.preflight")
 
 
@@ -62,7 +63,8 @@ class Cell:
         """Return where it is kept."""
         setting = TIMED.get(self.name)
         configuration = [setting.comm, setting.optimiser] if setting else []
-        parts = [_code(), self.name, self.mbit, self.steps, MODEL.dump(), configuration]
+        code = _code(() if self.name in AUTO else (CHOOSING,))
+        parts = [code, self.name, self.mbit, self.steps, MODEL.dump(), configuration]
         key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
         return work / f"{self.name}-{self.link}-{key}.json"
 
@@ -157,8 +159,8 @@ def evaluate(cells: Mapping[Cell, Mapping[str, Any]], given: Material) -> dict[s
 
 
 @cache
-def _code() -> str:
-    return code_hash(CODE)
+def _code(without: tuple[str, ...]) -> str:
+    return code_hash(CODE, without=without)
 
 
 if __name__ == "__main__":

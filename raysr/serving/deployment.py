@@ -13,6 +13,8 @@ from raysr.serving.settings import ServingConfig, UserConfig
 
 NAME = "raysr"
 SPARE_REQUESTS = 256
+UPSCALE_DELAY_S = 5.0
+"""Streams cannot wait for Ray Serve's half minute: they are refused where there is no place."""
 
 
 @serve.ingress()
@@ -64,5 +66,6 @@ def _replicas(config: ServingConfig) -> dict[str, Any]:
         "min_replicas": config.replicas,
         "max_replicas": max(config.replicas, config.max_replicas),
         "target_ongoing_requests": config.fill * config.limits.sessions,
+        "upscale_delay_s": UPSCALE_DELAY_S,
     }
     return {"autoscaling_config": scaling}

@@ -123,9 +123,17 @@ def test_a_file_becomes_a_transcript_that_can_be_taken_along(
 
 
 def test_files_are_written_by_the_page_as_by_the_endpoint(page: Page, server: Server) -> None:
-    words = [Word("a<b&c", 0.5, 0.7, 1.0), Word("late", 3661.0, 3662.0, 1.0)]
-    finals = [Final("s", 0, "m", 0, 1, word.text, (word,), 1.0, "endpoint") for word in words]
-    segments = json.dumps([[{"word": w.text, "start": w.start, "end": w.end}] for w in words])
+    draws, spoken = np.random.default_rng(0), [[Word("a<b&c", 0.5, 0.7, 1.0)]]
+    for first in range(10, 3700, 100):  # segments of up to ninety words, fast and slow
+        pace = draws.uniform(0.2, 0.9)
+        letters = draws.integers(1, 15, draws.integers(1, 90))
+        spoken.append(
+            [Word("m" * n, first + pace * k, first + pace * (k + 1), 1.0) for k, n in enumerate(letters)]
+        )
+    finals = [Final("s", 0, "m", 0, 1, "", tuple(words), 1.0, "endpoint") for words in spoken]
+    segments = json.dumps(
+        [[{"word": w.text, "start": w.start, "end": w.end} for w in words] for words in spoken]
+    )
     opened(page, server)
     for kind, expected in (("srt", srt(finals)), ("vtt", vtt(finals))):
         script = f"import('/static/transcript.js').then((m) => m.FORMATS.{kind}[1]({segments}))"

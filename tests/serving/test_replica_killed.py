@@ -1,15 +1,17 @@
-"""A replica that dies takes only its own streams with it; their clients are told to come again, and it comes back."""
+"""Replicas come with the load; one that dies takes only its own streams with it, and comes back."""
 
 import contextlib
 import json
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from endpoint import Server, messages, pcm16, publish, said
 from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection
 
 from raysr.cluster import Connection
 from raysr.pool import Recogniser
@@ -28,50 +30,63 @@ def replicas() -> set[int]:
     return found
 
 
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def hears(client: ClientConnection) -> None:
+    """Speak a segment, and wait for its final."""
+    client.send(pcm16("bad cafe, "))
+    while not json.loads(client.recv(timeout=60)).get("is_final"):
+        pass
+
+
+def ended(client: ClientConnection) -> tuple[int | None, str]:
+    """Speak on and end the stream; return the code that it was closed with, and what was heard."""
+    with contextlib.suppress(ConnectionClosed):
+        client.send(pcm16("beg"))
+        client.send(json.dumps({"type": "CloseStream"}))
+    found = said(messages(client))
+    return client.close_code, found
+
+
 @pytest.mark.ray
-def test_a_replica_that_is_killed_takes_only_its_own_streams_with_it_and_comes_back(
+@pytest.mark.timeout(400)
+def test_replicas_come_with_the_load_and_one_that_is_killed_takes_only_its_own_streams_with_it(
     ray_cluster: Connection, tmp_path: Path, recogniser: Recogniser
 ) -> None:
     publish(tmp_path / "pool", "first", recogniser, cycle=0)
-    config = ServingConfig(pool=str(tmp_path / "pool"), poll_seconds=0.1, cpus_per_replica=0.5, replicas=2)
+    options = {"max_replicas": 2, "cpus_per_replica": 0.5, "limits": {"sessions": 4}, "fill": 0.5}
+    config = ServingConfig.parse({"pool": str(tmp_path / "pool"), "poll_seconds": 0.1, **options})
     server = Server(run.start(config, port=free_port(0)), tmp_path / "pool")
     try:
-        deadline = time.monotonic() + 120
-        while len(before := replicas()) < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
         with contextlib.ExitStack() as stack:
-            clients = [stack.enter_context(server.listen(interim_results="true")) for _ in range(8)]
-            for client in clients:
-                client.send(pcm16("bad cafe, "))
-            for client in clients:
-                while not json.loads(client.recv(timeout=60)).get("is_final"):
-                    pass
-            killed = min(before)
-            os.kill(killed, signal.SIGKILL)
-            cut, going = [], []
-            for client in clients:
-                try:
-                    client.send(pcm16("beg"))
-                    client.send(json.dumps({"type": "CloseStream"}))
-                except ConnectionClosed:
-                    pass
-                found = messages(client)
-                (going if client.close_code == 1000 else cut).append((client.close_code, said(found)))
-        assert {text for _, text in going} == {"beg"}
-        assert len(going) + len(cut) == 8
-        assert going
-        assert cut, "nobody was on the replica that was killed"
-        assert {code for code, _ in cut} <= {None, 1001, 1005, 1006, 1011, 1012, 1013}, (
-            "what SDKs come again after"
-        )
-        while len(now := replicas() - {killed}) < 2:
-            assert time.monotonic() < deadline, "the replica has not come back"
-            time.sleep(0.2)
-        assert now != before
+            early = [stack.enter_context(server.listen()) for _ in range(4)]
+            for client in early:
+                hears(client)
+            (full,) = replicas()
+            until(lambda: len(replicas()) == 2)
+            late: list[ClientConnection] = []
+
+            def answered() -> bool:
+                """A stream is refused while the first replica alone is there for it."""
+                client = stack.enter_context(server.listen())
+                with contextlib.suppress(ConnectionClosed, TimeoutError):
+                    hears(client)
+                    late.append(client)
+                return bool(late)
+
+            until(answered)
+            os.kill(full, signal.SIGKILL)
+            cut, going = [ended(client) for client in early], [ended(client) for client in late]
+        assert going == [(1000, "beg")]
+        assert {code for code, _ in cut} <= {1001, 1006, 1011, 1012, 1013}, "what SDKs come again after"
+        until(lambda: len(replicas() - {full}) == 2)
         with server.listen() as again:
-            again.send(pcm16("bad"))
-            again.send(json.dumps({"type": "CloseStream"}))
-            assert said(messages(again)) == "bad"
+            hears(again)
+            assert ended(again) == (1000, "beg")
     finally:
         run.stop()

@@ -22,14 +22,28 @@ export function cues(segments) {
   });
 }
 
+// Cut a segment into captions that are about equally long, each as long as it may be: as the endpoint does for files.
 function cut(words) {
+  for (let fewest = 1; fewest <= words.length; fewest++) {
+    const runs = filled(words, Math.ceil(length(words) / fewest));
+    if (runs.length <= fewest) return runs;
+  }
+  return [];
+}
+
+// Fill captions with words up to `most` characters or a word more, and no further than a caption holds.
+function filled(words, most) {
   const runs = [];
   for (const word of words) {
     const run = runs.at(-1);
-    if (run && fits([...run, word])) run.push(word);
+    if (run && fits([...run, word]) && length(run) < most) run.push(word);
     else runs.push([word]);
   }
   return runs;
+}
+
+function length(words) {
+  return words.reduce((sum, { word }) => sum + word.length + 1, 0);
 }
 
 function fits(words) {
