@@ -37,8 +37,8 @@ SETTINGS = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     # Many small actors on few cores are meant; Ray warns of them from four times this number on.
     "RAY_worker_maximum_startup_concurrency": "8",
-    # Ray keeps as many idle workers as a node has slots, and each takes 0.6% of a core: beyond two they end after a while.
-    "RAY_num_workers_soft_limit": "2",
+    # Ray keeps as many idle workers as a node has slots, and each takes 0.6% of a core: all but one end after a while.
+    "RAY_num_workers_soft_limit": "1",
     "RAY_idle_worker_killing_time_threshold_ms": "10000",
     # Ray would run its workers at 15: labelling, training and serving are what such a cluster is for.
     "RAY_worker_niceness": "0",
