@@ -5,10 +5,12 @@ python -m benchmarks.comm --json results/comm.json
 Two hosts, network namespaces of this machine with cores of their own, are joined by a link whose rate is set; on each
 is a Ray node, and across them the product's own training job on Ray Train: a Conformer of 25 million parameters, two
 utterances of ten seconds a rank and step. One training a setting: while it goes on the link is made slower, and after a
-step that does not count so many steps are timed on each link. Step times are medians; local SGD's are means over whole
-rounds. Bytes are counted in the process (payload) and at the hosts' interfaces (wire); the kernel hands its
-interfaces segments of up to 64 KiB with one header of 66 bytes, so that of TCP/IP's overhead they see 0.1% and the
-acknowledgements, and a card would see 4.6%. What Ray's nodes tell each other is in them.
+step that does not count so many steps are timed on each link. Without a limit, where little tells settings apart and
+one training may meet a slower machine than the next, those that `auto` chooses from are trained twice more, in turns.
+Step times are medians; local SGD's are means over whole rounds. Bytes are counted in the process (payload) and at the
+hosts' interfaces (wire); the kernel hands its interfaces segments of up to 64 KiB with one header of 66 bytes, so that
+of TCP/IP's overhead they see 0.1% and the acknowledgements, and a card would see 4.6%. What Ray's nodes tell each other
+is in them.
 
 compute_only_s   a step of replicas that train apart, each on its own core, at the same time
 auto             the choice of `comm: {kind: auto}` by a training that starts on that link, judged by the times above
@@ -25,7 +27,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -41,6 +43,10 @@ from raysr.train.network.payload import numbers
 LINKS: Mapping[str, float | None] = {"unlimited": None, "1gbit": 1000.0, "100mbit": 100.0}
 STEPS = {"unlimited": 24, "1gbit": 20, "100mbit": 8}
 TIMED = {**SETTINGS, COMPUTE: APART}
+CANDIDATES = [
+    name for name, setting in SETTINGS.items() if setting.accuracy != "apart" and not setting.optimiser
+]
+CLOSE, TURNS = "unlimited", 3  # the link, and the trainings, of those that may be equally fast
 AUTO = {f"auto-{accuracy}": accuracy for accuracy in CLASSES if accuracy != "apart"}
 PREFLIGHT = "preflight"
 CHOOSING = "raysr.train.exchange.auto"  # runs where a training is asked to choose
@@ -54,6 +60,7 @@ class Cell:
     name: str
     link: str
     steps: int
+    turn: int = 0
 
     @property
     def mbit(self) -> float | None:
@@ -65,6 +72,7 @@ class Cell:
         configuration = [setting.comm, setting.optimiser] if setting else []
         code = _code(() if self.name in AUTO else (CHOOSING,))
         parts = [code, self.name, self.mbit, self.steps, MODEL.dump(), configuration]
+        parts += [self.turn] if self.turn else []
         key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
         return work / f"{self.name}-{self.link}-{key}.json"
 
@@ -88,7 +96,7 @@ def main() -> None:
     missing = [cell for cell in planned if not cell.file(work).exists()]
     if missing:
         with Cluster(work) as cluster:
-            for name, of_name in groupby(missing, lambda cell: cell.name):
+            for (name, _), of_name in groupby(missing, lambda cell: (cell.name, cell.turn)):
                 started = time.monotonic()
                 for cell, found in measure(cluster, given, work / "runs" / name, name, list(of_name)):
                     with replacing(cell.file(work)) as file:
@@ -109,6 +117,9 @@ def plan(names: Sequence[str], links: Sequence[str], steps: int | None) -> list[
             asked = steps or STEPS[link]
             if not (name == COMPUTE and link != links[0]) and not (name == PREFLIGHT and LINKS[link] is None):
                 cells.append(Cell(name, link, -(-asked // every) * every))
+    close = [cell for cell in cells if cell.link == CLOSE and cell.name in CANDIDATES]
+    for turn in range(1, TURNS if len(close) > 1 else 1):
+        cells += [replace(cell, turn=turn) for cell in close[:: -1 if turn % 2 else 1]]
     return cells
 
 
@@ -135,7 +146,11 @@ def measure(
 def evaluate(cells: Mapping[Cell, Mapping[str, Any]], given: Material) -> dict[str, Any]:
     """Return all results of finished cells."""
     shapes = given.shapes
-    timed = {(cell.name, cell.link): found for cell, found in cells.items() if cell.name in TIMED}
+    timed: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for cell, found in cells.items():
+        if cell.name in TIMED:
+            place = cell.name, cell.link
+            timed[place] = joined(timed[place], found) if place in timed else found
     results = {
         "machine": {"cpus": os.cpu_count(), "cores_of_hosts": [cores(host) for host in range(1, RANKS + 1)]},
         "model": {"parameters": numbers(shapes), **MODEL.dump()},
@@ -156,6 +171,13 @@ def evaluate(cells: Mapping[Cell, Mapping[str, Any]], given: Material) -> dict[s
                 "ratio": 8e-6 * found["pairs"][0]["bandwidth"] / (cell.mbit or 1),
             }
     return results
+
+
+def joined(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the steps of two trainings with one setting on one link as those of one; bytes are a step's."""
+    steps = len(one["metrics"]), len(other["metrics"])
+    sent = (one["sent"] * steps[0] + other["sent"] * steps[1]) / sum(steps)
+    return {"metrics": [*one["metrics"], *other["metrics"]], "sent": sent}
 
 
 @cache

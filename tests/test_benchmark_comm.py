@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.comm import LINKS, PREFLIGHT, TIMED, Cell, plan
+from benchmarks.comm import LINKS, PREFLIGHT, TIMED, Cell, joined, plan
 from benchmarks.comm_cluster import SKIPPED, WARM, Window, cores, follow, steps_of
 from benchmarks.comm_data import MODEL, RANK_SECONDS, SECONDS, equally_long
 from benchmarks.comm_report import (
@@ -97,18 +97,32 @@ def test_a_round_is_timed_whole_and_nothing_twice() -> None:
     cells = plan([*TIMED, PREFLIGHT], list(LINKS), 3)
     assert len(set(cells)) == len(cells)
     by_name: dict[str, list[Cell]] = {}
-    for cell in cells:
+    for cell in (cell for cell in cells if not cell.turn):
         by_name.setdefault(cell.name, []).append(cell)
     assert [cell.steps for cell in by_name["none"]] == [3] * len(LINKS)
     assert [cell.steps for cell in by_name["local_sgd"]] == [ROUND] * len(LINKS)
     assert [cell.link for cell in by_name[COMPUTE]] == ["unlimited"]
     assert [cell.link for cell in by_name[PREFLIGHT]] == ["1gbit", "100mbit"]
+    turns = [cell for cell in cells if cell.turn]
+    assert {cell.link for cell in turns} == {"unlimited"}
+    first, second = ([cell.name for cell in turns if cell.turn == turn] for turn in (1, 2))
+    assert first == second[::-1]
+    assert {"none", "fp16", "bf16"} < set(first)
+    assert "local_sgd" not in first
+
+
+def test_trainings_in_turns_count_as_one() -> None:
+    one = {"metrics": steps([1.0, 1.0, 1.0]), "sent": 100.0}
+    both = joined(one, {"metrics": steps([3.0]), "sent": 200.0})
+    assert [step["seconds_per_step"] for step in both["metrics"]] == [1.0, 1.0, 1.0, 3.0]
+    assert both["sent"] == 125.0
 
 
 def test_a_cell_is_known_by_all_that_can_change_it(tmp_path: Path) -> None:
     cells = [
         Cell("none", "1gbit", 3),
         Cell("fp16", "1gbit", 3),
+        Cell("fp16", "1gbit", 3, turn=1),
         Cell("none", "100mbit", 3),
         Cell("none", "1gbit", 4),
     ]
