@@ -1,7 +1,6 @@
 """Audio in a container that is still being written: samples as soon as their bytes are there."""
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Protocol
 
 import av
@@ -52,13 +51,14 @@ class _Growing:
         self._resampler: Resampler | None = None
         self._waiting: list[np.ndarray] = []
         self._length = self._read = 0
-        self._broken = False
+        self._ended = self._broken = False
 
     def read(self, size: int) -> bytes:
         """Hand over what has been decoded, then wait for more; FFmpeg calls this."""
         self._hand_over()
         data = self._file.read(size)
         self._read += len(data)
+        self._ended = not data
         return data
 
     def decode(self) -> None:
@@ -105,9 +105,13 @@ class _Growing:
             if not container.streams.audio:
                 raise AudioError(f"{self._name}: the stream holds no audio")
             stream = container.streams.audio[0]
-            with ffmpeg_errors(self._name, DAMAGED), suppress(av.EOFError):
-                for packet in container.demux(stream):
-                    yield from ((mono(f, self._name), f.sample_rate) for f in self._frames(packet))
+            with ffmpeg_errors(self._name, DAMAGED):
+                try:
+                    for packet in container.demux(stream):
+                        yield from ((mono(f, self._name), f.sample_rate) for f in self._frames(packet))
+                except (av.EOFError, av.InvalidDataError):
+                    if not self._ended:  # otherwise it ends in the middle of a packet
+                        raise
 
     def _frames(self, packet: "av.Packet[AudioStream]") -> list[av.AudioFrame]:
         """Return a packet's frames; one that is broken may be the last, or one of MP3 or AAC, as for every player."""

@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import socket
-import struct
 import threading
 import time
 import urllib.request
@@ -18,6 +17,9 @@ from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from benchmarks.serve_hostile import HANDSHAKE as HANDSHAKES
+from benchmarks.serve_hostile import WORDS, frame
+
 CLOSE = json.dumps({"type": "CloseStream"})
 ADDRESSES = (
     "/v1/listen?encoding=linear16&sample_rate=16000&interim_results=true",
@@ -25,27 +27,6 @@ ADDRESSES = (
     "/v1/realtime?intent=transcription",
     "/vosk",
 )
-WORDS = [
-    "type",
-    "session",
-    "audio",
-    "input",
-    "config",
-    "sample_rate",
-    "eof",
-    "reset",
-    "Finalize",
-    "KeepAlive",
-    "session.update",
-    "input_audio_buffer.append",
-    "input_audio_buffer.commit",
-    "input_audio_buffer.clear",
-    "turn_detection",
-    "transcription",
-    "keywords",
-    "phrase_list",
-    "max_alternatives",
-]
 LEAVES = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.sampled_from(WORDS), st.text(max_size=20)
 )
@@ -156,17 +137,7 @@ def raw(server: Server) -> socket.socket:
     return socket.create_connection((host, int(port)), timeout=20)
 
 
-HANDSHAKE = (
-    "GET /v1/listen?encoding=linear16 HTTP/1.1\r\nHost: here\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
-
-
-def frame(opcode: int, payload: bytes = b"", length: int | None = None) -> bytes:
-    """Return a masked frame that says that it has ``length`` bytes."""
-    size = len(payload) if length is None else length
-    head = struct.pack("!BBQ", 0x80 | opcode, 0x80 | 127, size)
-    return head + bytes(4) + payload
+HANDSHAKE = HANDSHAKES.format("/v1/listen?encoding=linear16")
 
 
 @pytest.mark.parametrize(
@@ -205,7 +176,7 @@ def test_a_client_that_never_reads_is_given_up(start: Callable[..., Server]) -> 
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.settimeout(20)
         client.connect((host, int(port)))
-        client.sendall(HANDSHAKE.replace("/v1/listen?encoding=linear16", "/v1/realtime").encode())
+        client.sendall(HANDSHAKES.format("/v1/realtime").encode())
         question = frame(1, b'{"type": "session.update", "session": {}}')
         deadline = time.monotonic() + 120
         with contextlib.suppress(OSError):
