@@ -50,9 +50,10 @@ class KeepConfig(Config):
 
 
 class Keeper:
-    """Keeps sessions in one thread of its own, so that a slow disk holds up nobody but its own session.
+    """Keeps sessions in a thread of its own: a slow disk holds up the sessions that are kept, never the event loop.
 
-    A disk that cannot be written is told in the log; sessions go on without being kept.
+    What cannot be kept, for want of room or because it is too long for a WAV file, is told in the log; the session goes
+    on.
     """
 
     def __init__(self, config: KeepConfig | None) -> None:
@@ -108,7 +109,7 @@ class Recording:
         work = asyncio.get_running_loop().run_in_executor(self._thread, getattr(self._kept, what), *arguments)
         try:
             await asyncio.shield(work)
-        except OSError as error:
+        except Exception as error:  # whatever is wrong with keeping harms no stream
             log.error("a session is not kept: %s", error)
             self._kept = None
 

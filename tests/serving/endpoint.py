@@ -71,6 +71,14 @@ def serving(config: ServingConfig) -> Iterator[Server]:
         thread.join(20)
 
 
+def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait for a condition; fail where it does not come to hold in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def wav(text: str, seed: int = 5) -> bytes:
     return wav_bytes(sung(text, seed=seed))
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import openai
 import pytest
-from endpoint import Server, messages, pcm16, publish, said, transcribed
+from endpoint import Server, messages, pcm16, publish, said, transcribed, until
 from toy_language import relative
 from websockets.sync.client import connect
 
@@ -38,13 +38,6 @@ def health(server: Server) -> dict[str, Any]:
     with urllib.request.urlopen(f"{server.url}/healthz", timeout=20) as answer:
         found: dict[str, Any] = json.load(answer)
     return found
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def versions(found: list[dict[str, Any]]) -> list[str]:

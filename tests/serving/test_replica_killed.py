@@ -4,12 +4,10 @@ import contextlib
 import json
 import os
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from endpoint import Server, messages, pcm16, publish, said
+from endpoint import Server, messages, pcm16, publish, said, until
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
@@ -18,6 +16,8 @@ from raysr.pool import Recogniser
 from raysr.ports import free_port
 from raysr.serving import run
 from raysr.serving.settings import ServingConfig
+
+PATIENCE_S = 120.0
 
 
 def replicas() -> set[int]:
@@ -28,13 +28,6 @@ def replicas() -> set[int]:
             if b"ServeReplica:raysr" in (folder / "cmdline").read_bytes():
                 found.add(int(folder.name))
     return found
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 def hears(client: ClientConnection) -> None:
@@ -68,7 +61,7 @@ def test_replicas_come_with_the_load_and_one_that_is_killed_takes_only_its_own_s
             for client in early:
                 hears(client)
             (full,) = replicas()
-            until(lambda: len(replicas()) == 2)
+            until(lambda: len(replicas()) == 2, PATIENCE_S)
             late: list[ClientConnection] = []
 
             def answered() -> bool:
@@ -79,12 +72,12 @@ def test_replicas_come_with_the_load_and_one_that_is_killed_takes_only_its_own_s
                     late.append(client)
                 return bool(late)
 
-            until(answered)
+            until(answered, PATIENCE_S)
             os.kill(full, signal.SIGKILL)
             cut, going = [ended(client) for client in early], [ended(client) for client in late]
         assert going == [(1000, "beg")]
         assert {code for code, _ in cut} <= {1001, 1006, 1011, 1012, 1013}, "what SDKs come again after"
-        until(lambda: len(replicas() - {full}) == 2)
+        until(lambda: len(replicas() - {full}) == 2, PATIENCE_S)
         with server.listen() as again:
             hears(again)
             assert ended(again) == (1000, "beg")

@@ -89,16 +89,17 @@ def choose(context: ExchangeContext, loss: Loss, accuracy: AsOne) -> Choice:
     bandwidth = _bandwidth(context.device, min(PROBE_BYTES, 4 * numbers(shapes)))
     settings = [s for s in SETTINGS if "kind" in s.options and s.suits(accuracy)]
     least = {s.name: s.payload(shapes, ranks).wire / bandwidth for s in settings}
-    tried: dict[str, list[float]] = {}
+    seconds: dict[str, float] = {}
     for setting in sorted(settings, key=lambda s: least[s.name]):  # who is tried later has a time to beat
-        if not tried or least[setting.name] <= CLOSE * min(tried.values())[0]:
-            tried[setting.name] = [_timed(context, _from_the_first_step(setting), loss)]
-    fastest = min(tried.values())[0]
-    rivals = [s for s in settings if tried.get(s.name, [2 * RIVALS * fastest])[0] <= RIVALS * fastest]
+        if not seconds or least[setting.name] <= CLOSE * min(seconds.values()):
+            seconds[setting.name] = _timed(context, _from_the_first_step(setting), loss)
+    close = RIVALS * min(seconds.values())
+    rivals = [setting for setting in settings if seconds.get(setting.name, close + 1) <= close]
+    times = {setting.name: [seconds[setting.name]] for setting in rivals}
     for turn in range(1, TURNS if len(rivals) > 1 else 1):
         for setting in rivals[:: 1 if turn % 2 else -1]:
-            tried[setting.name].append(_timed(context, _from_the_first_step(setting), loss))
-    seconds = {name: statistics.median(times) for name, times in tried.items()}
+            times[setting.name].append(_timed(context, _from_the_first_step(setting), loss))
+    seconds |= {name: statistics.median(taken) for name, taken in times.items()}
     good_enough = CLOSE * min(seconds.values())
     chosen = next(s for s in settings if seconds.get(s.name, good_enough + 1) <= good_enough)
     at_least = {name: taken for name, taken in least.items() if name not in seconds}
