@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from benchmarks.serve_hostile import HANDSHAKE as HANDSHAKES
-from benchmarks.serve_hostile import WORDS, frame
+from benchmarks.serve_attacks import HANDSHAKE as HANDSHAKES
+from benchmarks.serve_attacks import WORDS, frame
 
 CLOSE = json.dumps({"type": "CloseStream"})
 ADDRESSES = (
