@@ -8,6 +8,7 @@ pause. The largest number of sessions is sought by trials of `--trial` seconds a
 of the time from the request to its final at most 500 ms, no error, no lag that grows, and the texts of every session
 those of the same recording played alone.
 
+bare        the engine in a process of its own, to which audio is handed without sockets and messages
 asgi        the application under uvicorn
 alone       the same, but each session stepped by itself
 serve       on Ray Serve with its default proxy, `raysr serve`; all of Ray is on the server's core
@@ -19,55 +20,27 @@ by words of finals (Shangguan et al., arXiv 2006.01416). `rtf`: CPU time of all 
 """
 
 import argparse
-import contextlib
 import json
 import math
-import os
 import statistics
 import subprocess
 import sys
-import tempfile
-import time
-import urllib.request
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.processes import cpu_seconds, resident_mb, tree
 from benchmarks.serve_client import RECORDINGS
+from benchmarks.serve_fronts import BARE, FRONTS, MOST_SESSIONS, SERVER_CORE, Server, server
 from benchmarks.serve_others import OTHERS
 from benchmarks.serve_speech import recording
 from raysr.evaluate.wer import score
-from raysr.ports import free_port
 
-FRONTS = ("asgi", "alone", "serve", "haproxy")
-SERVER_CORE, CLIENT_CORE = "0", "1"
 MOST_FINALISATION = 0.5
 MOST_LAG_GROWTH = 0.25  # s, from the first third to the last
 MOST_BEHIND = 0.25  # s, of the clients themselves: a trial in which they were says nothing of the server
-MOST_SESSIONS = 512
-
-
-@dataclass
-class Front:
-    """A server that runs."""
-
-    url: str
-    process: subprocess.Popen[bytes]
-
-    @property
-    def replica(self) -> int:
-        """The process with the model in it."""
-        replicas = [pid for pid in tree(self.process.pid) if "ServeReplica:raysr" in _command(pid)]
-        return replicas[0] if replicas else self.process.pid
-
-    def busy(self) -> float:
-        """Return the CPU time that all its processes have taken."""
-        return cpu_seconds(self.process.pid)
+MEASURED = (BARE, *FRONTS, *OTHERS)
 
 
 def main() -> None:
@@ -78,7 +51,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True, help="where the results go")
     parser.add_argument("--minutes", type=float, default=5.0, help="that the number found has to hold for")
     parser.add_argument("--trial", type=float, default=60.0, help="seconds of a trial while it is sought")
-    parser.add_argument("--only", nargs="+", choices=(*FRONTS, *OTHERS), default=(*FRONTS, *OTHERS))
+    parser.add_argument("--only", nargs="+", choices=MEASURED, default=MEASURED)
     options = parser.parse_args()
     results: dict[str, Any] = json.loads(options.json.read_text()) if options.json.exists() else {}
     options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -86,61 +59,28 @@ def main() -> None:
         if name in OTHERS:
             results[name] = other(name)
         else:
-            with front(name, options.pool) as running:
+            with server(name, options.pool) as running:
                 results[name] = capacity(running, options.trial, 60 * options.minutes)
         results |= headline(results)
         options.json.write_text(json.dumps(results, indent=1) + "\n")
     print(as_table(results))
 
 
-@contextlib.contextmanager
-def front(name: str, pool: Path) -> Iterator[Front]:
-    """Run a server for the block."""
-    port = free_port(0)
-    own = ["benchmarks.serve_server", str(pool), "--port", str(port)]
-    rays = [
-        "raysr.cli",
-        "serve",
-        "--pool",
-        str(pool),
-        "--port",
-        str(port),
-        f"limits.sessions={MOST_SESSIONS}",
-    ]
-    modules = {"asgi": own, "alone": [*own, "--alone"], "serve": rays, "haproxy": rays}
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "RAY_SERVE_ENABLE_HA_PROXY": str(int(name == "haproxy")),
-    }
-    command = ["taskset", "-c", SERVER_CORE, sys.executable, "-m", *modules[name]]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        _wait(url, process)
-        yield Front(url, process)
-    finally:
-        process.terminate()
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-
-
-def capacity(server: Front, trial: float, whole: float) -> dict[str, Any]:
+def capacity(running: Server, trial: float, whole: float) -> dict[str, Any]:
     """Seek the largest number of sessions that holds for ``whole`` seconds, and return what was measured with it."""
-    alone = texts_alone(server, whole)
+    alone = texts_alone(running, whole)
     tried: dict[int, bool] = {}
 
     def holds(sessions: int) -> bool:
         if sessions not in tried:
-            found = play(server, sessions, trial)
+            found = play(running, sessions, trial)
             tried[sessions] = not found["failed"]
             print(f"{sessions} sessions: {_told(found)}", flush=True)
         return tried[sessions]
 
     sessions = largest(holds)
     while sessions:
-        found = play(server, sessions, whole, alone)
+        found = play(running, sessions, whole, alone)
         print(f"{sessions} sessions for {whole:g} s: {_told(found)}", flush=True)
         if not found["failed"]:
             return {**found, "tried": tried}
@@ -159,18 +99,17 @@ def largest(holds: Callable[[int], bool]) -> int:
     return low
 
 
-def texts_alone(server: Front, seconds: float) -> list[list[str]]:
+def texts_alone(running: Server, seconds: float) -> list[list[str]]:
     """Return the finals of each recording, played alone."""
-    return [_played(server, 1, seconds, number, pace=0)[0]["finals"] for number in range(RECORDINGS)]
+    return [running.played(1, seconds, number, pace=0).heard[0]["finals"] for number in range(RECORDINGS)]
 
 
 def play(
-    server: Front, sessions: int, seconds: float, alone: Sequence[Sequence[str]] | None = None
+    running: Server, sessions: int, seconds: float, alone: Sequence[Sequence[str]] | None = None
 ) -> dict[str, Any]:
     """Play in so many sessions, and return what they saw; ``failed`` says what does not hold."""
-    before, busy, started = resident_mb(server.replica), server.busy(), time.monotonic()
-    found = _played(server, sessions, seconds)
-    busy, took = server.busy() - busy, time.monotonic() - started
+    played = running.played(sessions, seconds)
+    found = played.heard
     late: dict[str, list[float]] = {}
     for heard in found:
         for what, times in heard["late"].items():
@@ -192,37 +131,12 @@ def play(
         "failed": {what: which for what, which in complaints.items() if which},
         **figures,
         "upwr": round(sum(h["unstable"] for h in found) / max(1, sum(h["words"] for h in found)), 4),
-        "rtf": round(busy / audio, 5),
-        "core": round(busy / took, 3),
+        "rtf": round(played.busy / audio, 5),
         "lag_growth": round(growth, 3),
-        "rss_mb": resident_mb(server.replica),
-        "rss_before_mb": before,
+        "rss_mb": played.rss_mb,
+        "rss_before_mb": played.rss_before_mb,
         "wer": round(word_error_rate(found, seconds), 4),
     }
-
-
-def _played(
-    server: Front, sessions: int, seconds: float, first: int = 0, pace: float = 1
-) -> list[dict[str, Any]]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "heard.json"
-        url = server.url.replace("http", "ws")
-        options = [
-            "--sessions",
-            sessions,
-            "--seconds",
-            seconds,
-            "--first",
-            first,
-            "--pace",
-            pace,
-            "--json",
-            path,
-        ]
-        module = [sys.executable, "-m", "benchmarks.serve_client", url, *map(str, options)]
-        subprocess.run(["taskset", "-c", CLIENT_CORE, *module], check=True)
-        heard: list[dict[str, Any]] = json.loads(path.read_text())
-    return heard
 
 
 def word_error_rate(found: Sequence[dict[str, Any]], seconds: float) -> float:
@@ -270,7 +184,7 @@ def headline(results: dict[str, Any]) -> dict[str, Any]:
             found["rss_per_session"] = round(grown / asgi["sessions"], 3)
         if alone := results.get("alone"):
             found["batched_vs_single"] = round(asgi["sessions"] / max(1, alone["sessions"]), 3)
-        for name in ("serve", "haproxy"):
+        for name in (BARE, "serve", "haproxy"):
             if name in results:
                 found[f"{name}_vs_asgi"] = round(results[name]["sessions"] / max(1, asgi["sessions"]), 3)
     return found
@@ -282,7 +196,7 @@ def as_table(results: dict[str, Any]) -> str:
         "| server | sessions | first partial p50/p95 | emission | finalisation | after a pause | UPWR | RTF | WER % |",
         "|---" * 9 + "|",
     ]
-    for name in (*FRONTS, *OTHERS):
+    for name in MEASURED:
         if (found := results.get(name)) is None:
             continue
         kinds = ("first_partial", "emission", "finalisation", "final_endpoint")
@@ -295,27 +209,8 @@ def as_table(results: dict[str, Any]) -> str:
 
 
 def _told(found: dict[str, Any]) -> str:
-    figures = ("finalisation_p50", "finalisation_p95", "emission_p95", "lag_growth", "core", "wer")
+    figures = ("finalisation_p50", "finalisation_p95", "emission_p95", "lag_growth", "rtf", "wer")
     return " ".join(f"{name}={found[name]}" for name in figures) + f" failed={found['failed'] or 'nothing'}"
-
-
-def _wait(url: str, process: "subprocess.Popen[bytes]", timeout: float = 180.0) -> None:
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise SystemExit("error: the server did not start")
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/healthz", timeout=5):
-            return
-        time.sleep(0.3)
-    raise SystemExit(f"error: the server did not start within {timeout:g} s")
-
-
-@cache
-def _command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return ""
 
 
 if __name__ == "__main__":

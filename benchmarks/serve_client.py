@@ -10,8 +10,9 @@ import argparse
 import asyncio
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,40 +57,68 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("url", help="of the endpoint, ws://…")
+    add_options(parser)
+    options = parser.parse_args()
+    found = asyncio.run(everybody(partial(one, options.url), options))
+    options.json.write_text(json.dumps([vars(heard) for heard in found]))
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add those that say what is played."""
     parser.add_argument("--sessions", type=int, required=True)
     parser.add_argument("--seconds", type=float, required=True, help="of each recording")
     parser.add_argument("--first", type=int, default=0, help="number of the first session's recording")
     parser.add_argument("--pace", type=float, default=1.0, help="0 sends as fast as it is taken")
     parser.add_argument("--json", type=Path, required=True)
-    options = parser.parse_args()
-    numbers = [(options.first + number) % RECORDINGS for number in range(options.sessions)]
-    played = {number: recording(number, options.seconds) for number in numbers}
-    found = asyncio.run(everybody(options.url, played, numbers, options.pace))
-    options.json.write_text(json.dumps([vars(heard) for heard in found]))
+
+
+class Ear:
+    """Takes what a session is told and counts it."""
+
+    def __init__(self, heard: Heard) -> None:
+        self.heard, self.latency = heard, Latency()
+        self._before: list[str] = []
+
+    def told(self, event: Event, lag: float, now: float) -> None:
+        """Take an event and the lag that came with it."""
+        heard, words = self.heard, event.text.split()
+        same = next((n for n, (a, b) in enumerate(zip(self._before, words, strict=False)) if a != b), None)
+        heard.unstable += len(self._before) - min(len(self._before), len(words) if same is None else same)
+        self._before = words
+        if isinstance(event, Final):
+            heard.finals.append(event.text)
+            heard.words += len(words)
+            self._before = []
+        heard.lags.append((round(now, 3), lag))
+        for late in self.latency.seen([event], now):
+            what = f"final_{late.cause}" if late.what == "final" else late.what
+            heard.late.setdefault(what, []).append(round(late.seconds, 4))
 
 
 async def everybody(
-    url: str, played: Mapping[int, Recording], numbers: Sequence[int], pace: float
+    session: Callable[[Recording, Heard, float, float], Awaitable[Heard]], options: argparse.Namespace
 ) -> list[Heard]:
-    """Play the recordings of these numbers, each in a session."""
+    """Play what the options say, each recording in a session, which is told when it begins and its pace."""
+    numbers = [(options.first + number) % RECORDINGS for number in range(options.sessions)]
+    played = {number: recording(number, options.seconds) for number in numbers}
     begin = time.monotonic() + 1.0
     phase = PACKET / RATE / len(numbers)
-    clients = [
-        one(url, played[number], Heard(number), begin + place * phase, pace)
+    sessions = [
+        session(played[number], Heard(number), begin + place * phase, options.pace)
         for place, number in enumerate(numbers)
     ]
-    return await asyncio.gather(*clients)
+    return await asyncio.gather(*sessions)
 
 
 async def one(url: str, played: Recording, heard: Heard, begin: float, pace: float) -> Heard:
     """Play a recording in one session."""
     query = f"encoding=linear16&sample_rate={RATE}&interim_results=true"
-    latency = Latency()
+    ear = Ear(heard)
     try:
         async with connect(f"{url}/v1/listen?{query}", max_size=None, open_timeout=30) as socket:
-            sender = asyncio.create_task(_play(socket, played, heard, latency, begin, pace))
+            sender = asyncio.create_task(_play(socket, played, ear, begin, pace))
             try:
-                await _listen(socket, heard, latency)
+                await _listen(socket, ear)
             finally:
                 sender.cancel()
                 await asyncio.gather(sender, return_exceptions=True)
@@ -98,49 +127,31 @@ async def one(url: str, played: Recording, heard: Heard, begin: float, pace: flo
     return heard
 
 
-async def _play(
-    socket: ClientConnection, played: Recording, heard: Heard, latency: Latency, begin: float, pace: float
-) -> None:
+async def _play(socket: ClientConnection, played: Recording, ear: Ear, begin: float, pace: float) -> None:
     received = 0.0
     for number, (packet, asks) in enumerate(played.packets(), 1):
         due = begin + pace * number * PACKET / RATE
         await asyncio.sleep(max(0.0, due - time.monotonic()))
         if pace:
-            heard.behind = max(heard.behind, time.monotonic() - due)
+            ear.heard.behind = max(ear.heard.behind, time.monotonic() - due)
         received += len(packet) / 2 / RATE
-        latency.arrived(received, time.monotonic())
+        ear.latency.arrived(received, time.monotonic())
         await socket.send(packet)
         if asks:
-            latency.asked(time.monotonic())
+            ear.latency.asked(time.monotonic())
             await socket.send('{"type": "Finalize"}')
-    latency.asked(time.monotonic())
+    ear.latency.asked(time.monotonic())
     await socket.send('{"type": "CloseStream"}')
 
 
-async def _listen(socket: ClientConnection, heard: Heard, latency: Latency) -> None:
-    before: list[str] = []
+async def _listen(socket: ClientConnection, ear: Ear) -> None:
     async for raw in socket:
         now = time.monotonic()
         message = json.loads(raw)
         if message["type"] == "Error":
-            heard.error = message["description"]
-        if message["type"] != "Results":
-            continue
-        event = _event(message)
-        words = event.text.split()
-        same = next(
-            (n for n, pair in enumerate(zip(before, words, strict=False)) if pair[0] != pair[1]), None
-        )
-        heard.unstable += len(before) - min(len(before), len(words) if same is None else same)
-        before = words
-        if isinstance(event, Final):
-            heard.finals.append(event.text)
-            heard.words += len(words)
-            before = []
-        heard.lags.append((round(now, 3), message["raysr"]["lag"]))
-        for late in latency.seen([event], now):
-            what = f"final_{late.cause}" if late.what == "final" else late.what
-            heard.late.setdefault(what, []).append(round(late.seconds, 4))
+            ear.heard.error = message["description"]
+        if message["type"] == "Results":
+            ear.told(_event(message), message["raysr"]["lag"], now)
 
 
 def _event(message: dict[str, Any]) -> Event:

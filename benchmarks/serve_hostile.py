@@ -27,9 +27,9 @@ from typing import Any
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from benchmarks.processes import resident_mb
-from benchmarks.serve import CLIENT_CORE, Front, front
 from benchmarks.serve_attacks import CASES
 from benchmarks.serve_client import Heard, one
+from benchmarks.serve_fronts import CLIENT_CORE, Front, front
 from benchmarks.serve_speech import Recording, recording
 
 THREADS = 12

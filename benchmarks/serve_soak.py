@@ -14,14 +14,16 @@ import json
 import os
 import random
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.joined import RATE
 from benchmarks.long_stream import growth
 from benchmarks.processes import resident_mb
-from benchmarks.serve import CLIENT_CORE, Front, front, quantile
+from benchmarks.serve import quantile
 from benchmarks.serve_client import Heard, one
+from benchmarks.serve_fronts import CLIENT_CORE, Front, front
 from benchmarks.serve_speech import PACKET, Recording, recording
 
 LENGTHS = (10.0, 20.0, 40.0, 60.0)
@@ -41,8 +43,8 @@ def main() -> None:
     os.sched_setaffinity(0, {int(CLIENT_CORE)})
     played = [recording(number, seconds) for number, seconds in enumerate(LENGTHS)]
     with front("asgi", options.pool) as server:
-        alone = asyncio.run(_alone(server, played))
-        results = asyncio.run(soak(server, played, options.sessions, 60 * options.minutes, alone))
+        texts = asyncio.run(alone(server, played))
+        results = asyncio.run(soak(server, played, options.sessions, 60 * options.minutes, texts))
     settled = results["rss_mb"][options.settle :]
     results["memory"] = growth(settled) if len(settled) > 1 else {}
     options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -50,16 +52,32 @@ def main() -> None:
     print(json.dumps({key: value for key, value in results.items() if key != "rss_mb"}, indent=1))
 
 
-async def _alone(server: Front, played: list[Recording]) -> list[list[str]]:
+async def alone(server: Front, played: Sequence[Recording]) -> list[list[str]]:
     """Return the finals of each recording, played alone."""
     url = server.url.replace("http", "ws")
     return [(await one(url, r, Heard(n), time.monotonic(), 0)).finals for n, r in enumerate(played)]
 
 
 async def soak(
-    server: Front, played: list[Recording], sessions: int, seconds: float, alone: list[list[str]]
+    server: Front,
+    played: Sequence[Recording],
+    sessions: int,
+    seconds: float,
+    texts: Sequence[Sequence[str]],
+    pace: float = 1.0,
+    every: float = 60.0,
 ) -> dict[str, Any]:
-    """Have so many places taken for so long, and return what was seen."""
+    """Have so many places taken for so long, and return what was seen.
+
+    Args:
+        server: a server that runs.
+        played: the recordings.
+        sessions: places.
+        seconds: how long somebody who leaves is followed by another one.
+        texts: the finals of each recording.
+        pace: seconds that a second of a recording takes.
+        every: seconds between looks at the server's memory.
+    """
     began = time.monotonic()
     heard: list[tuple[float, Heard]] = []
     left = 0
@@ -67,14 +85,14 @@ async def soak(
     async def place(number: int) -> None:
         nonlocal left
         draws = random.Random(number)
-        await asyncio.sleep(draws.uniform(0, 10))
+        await asyncio.sleep(pace * draws.uniform(0, 10))
         while (now := time.monotonic()) < began + seconds:
             which = draws.randrange(len(played))
-            session = one(server.url.replace("http", "ws"), played[which], Heard(which), now, 1)
+            session = one(server.url.replace("http", "ws"), played[which], Heard(which), now, pace)
             if draws.random() < 0.25:  # it leaves in the middle, without a word
                 length = len(played[which].samples) / RATE
                 try:
-                    async with asyncio.timeout(draws.uniform(PACKET / RATE, length)):
+                    async with asyncio.timeout(pace * draws.uniform(PACKET / RATE, length)):
                         await session
                 except TimeoutError:
                     left += 1
@@ -86,7 +104,7 @@ async def soak(
     async def watch() -> None:
         while True:
             resident.append(resident_mb(server.replica))
-            await asyncio.sleep(60)
+            await asyncio.sleep(every)
 
     watching = asyncio.create_task(watch())
     await asyncio.gather(*(place(number) for number in range(sessions)))
@@ -100,7 +118,7 @@ async def soak(
         "played": len(heard),
         "left": left,
         "errors": [session.error for _, session in heard if session.error],
-        "other_texts": sum(session.finals != alone[session.recording] for _, session in heard),
+        "other_texts": sum(list(session.finals) != list(texts[session.recording]) for _, session in heard),
         "finalisation_p95": [quantile(times, 95) for times in late],
         "rss_mb": resident,
     }

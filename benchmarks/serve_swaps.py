@@ -32,7 +32,7 @@ from websockets.exceptions import WebSocketException
 
 from benchmarks.joined import RATE
 from benchmarks.processes import resident_mb
-from benchmarks.serve import Front, front
+from benchmarks.serve_fronts import Front, front
 from benchmarks.serve_speech import Recording, recording
 from raysr.audio.fbank import Fbank
 from raysr.decode.events import Final

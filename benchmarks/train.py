@@ -3,18 +3,20 @@
 python -m benchmarks.train --json results/train.json
 
 Two ranks train the demo's student by the demo's recipe, unchanged but for its number of steps: 15 s of audio a step, a
-checkpoint every 500 steps, metrics every 50, features from the cache. The ways take turns, each going first every other
-time, each alone on the machine: no Ray runs beside torchrun, whose ranks have what Ray's driver and daemons take on the
-same cores. Nobody is pinned to a core, and threads are as each way sets them. Of the metrics that both leave, those of
-the first steps are not counted, in which memory is got, Ray's idle processes start and, where features are streamed,
-the first epoch passes; checkpoints are. The machine should do nothing else.
+checkpoint every 500 steps, metrics every 50, features from the cache. A pair's two trainings take turns of some
+seconds, so that a machine that is slower for a while is so for both: all processes of the one are stopped while the
+other goes on. No Ray runs beside torchrun, whose ranks have what Ray's driver and daemons take on the same cores.
+Nobody is pinned to a core, and threads are as each way sets them. The first steps are not counted, in which memory is
+got, Ray's idle processes start and, where features are streamed, the first epoch passes, nor are those that one has
+left when the other is done; checkpoints are. The machine should do nothing else.
 
-ratio_vs_torchrun   seconds of a step under torchrun by those under Ray: the median over pairs; `ratios` has them all
+ratio_vs_torchrun   seconds of a step under torchrun by those under Ray: the median over pairs, which start in turns;
+                    `ratios` has them all
 same_losses         whether all these trainings, of both ways and readings, have reported the same losses, bit for bit
 startup_s           from the command to the first step, which is in no ratio: the median
-data_wait_share     of the time of these steps, waited for a batch: of the ways and of both readings, features from the
-                    cache (`cache`) and streamed with `cache: disk` (`stream`), that which waits longest, of each the
-                    median; `data_wait` has them all
+data_wait_share     of the time of these steps, waited for a batch, by metrics between which nothing was stopped: of the
+                    ways and of both readings, features from the cache (`cache`) and streamed with `cache: disk`
+                    (`stream`), that which waits longest, of each the median; `data_wait` has them all
 prepare_s           seconds of a thread for an hour of audio, from files to augmented batches, in epochs that are
                     prepared and not trained on: `stream: true, cache: disk`, FLAC in Parquet shards, two ranks that
                     share what they compute, 85 minutes of speech; all files are in the kernel's memory
@@ -28,13 +30,14 @@ what is missing.
 import argparse
 import hashlib
 import json
+import math
 import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -61,7 +64,7 @@ CODE = tuple(f"benchmarks.train_{part}" for part in ("data", "fit", "reading", "
 
 @dataclass(frozen=True)
 class Pair:
-    """Both ways, one after the other; ``first`` steps of each are not counted."""
+    """Both ways, in turns; ``first`` steps of each are not counted."""
 
     reading: str
     number: int
@@ -74,14 +77,14 @@ class Pair:
 
     def measure(self, given: Material, folder: Path) -> dict[str, Any]:
         """Return what was seen of each way."""
-        ways = [TORCHRUN, RAY]
-        return {way: self._train(way, given, folder / way) for way in ways[:: -1 if self.number % 2 else 1]}
+        ways = [TORCHRUN, RAY][:: -1 if self.number % 2 else 1]
+        jobs = {way: self._job(given, folder / way) for way in ways}
+        return {way: asdict(seen) for way, seen in carry_out(jobs, folder).items()}
 
-    def _train(self, way: str, given: Material, folder: Path) -> dict[str, Any]:
+    def _job(self, given: Material, folder: Path) -> TrainJob:
         features = given.features if self.reading == CACHE else folder / "features"
         options = {"steps": self.steps, "reading": READINGS[self.reading]}
-        job = given.job(folder / "out", given.manifest("flac", LABELLED), features, options)
-        return asdict(carry_out(way, job, folder))
+        return given.job(folder / "out", given.manifest("flac", LABELLED), features, options)
 
 
 @dataclass(frozen=True)
@@ -189,23 +192,26 @@ def evaluate(found: Mapping[Cell, Mapping[str, Any]]) -> dict[str, Any]:
     return {**_of_pairs(pairs), **_of_preparations(preparations)}
 
 
-def steady(rows: Iterable[Mapping[str, Any]], first: int) -> tuple[float, float]:
-    """Return the seconds of a step, and the share of them waited for data, of all steps but the ``first``.
+def steady(rows: Sequence[Mapping[str, Any]], first: int) -> tuple[float, float]:
+    """Return the seconds of a step, and the share of them waited for data, of the steps that count.
 
     Args:
-        rows: metrics of a training, each of the steps since the one before.
+        rows: of a training, see :class:`benchmarks.train_ways.Row`.
         first: steps that are not counted; none of a row that has one of them is.
     """
-    before, steps, seconds, waited = 0, 0, 0.0, 0.0
-    for row in rows:
-        count, begun, before = row["step"] - before, before, row["step"]
-        if begun >= first:
-            steps += count
-            seconds += count * row["seconds_per_step"]
-            waited += count * row["seconds_per_step"] * row["data_wait"]
-    if not steps:
-        raise ValueError(f"no metrics after the first {first} steps")
-    return seconds / steps, waited / seconds
+    counted = [row for row in rows if row["in_turns"] and row["metrics"]["step"] >= first]
+    if len(counted) < 2:
+        raise ValueError(f"no metrics in turns after the first {first} steps")
+    begin, end = counted[0], counted[-1]
+    steps = end["metrics"]["step"] - begin["metrics"]["step"]
+    seconds = waited = 0.0
+    for before, row in pairwise(counted):
+        if row["whole"]:
+            metrics = row["metrics"]
+            took = (metrics["step"] - before["metrics"]["step"]) * metrics["seconds_per_step"]
+            seconds += took
+            waited += took * metrics["data_wait"]
+    return (end["at"] - begin["at"]) / steps, waited / seconds if seconds else math.nan
 
 
 def _of_pairs(pairs: Mapping[Pair, Mapping[str, Any]]) -> dict[str, Any]:
@@ -213,7 +219,7 @@ def _of_pairs(pairs: Mapping[Pair, Mapping[str, Any]]) -> dict[str, Any]:
     for reading in dict.fromkeys(pair.reading for pair in pairs):
         of_reading = {pair: seen for pair, seen in pairs.items() if pair.reading == reading}
         seen_of = {way: [(pair, seen[way]) for pair, seen in of_reading.items()] for way in WAYS}
-        means = {w: [steady(s["metrics"], p.first) for p, s in seen] for w, seen in seen_of.items()}
+        means = {w: [steady(s["rows"], p.first) for p, s in seen] for w, seen in seen_of.items()}
         step_s = {way: [seconds for seconds, _ in found] for way, found in means.items()}
         results["ratios"][reading] = [
             bare / ray for bare, ray in zip(step_s[TORCHRUN], step_s[RAY], strict=True)
@@ -233,7 +239,7 @@ def _of_pairs(pairs: Mapping[Pair, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _losses(seen: Mapping[str, Any]) -> tuple[float, ...]:
-    return tuple(row["loss"] for row in seen["metrics"])
+    return tuple(row["metrics"]["loss"] for row in seen["rows"])
 
 
 def _of_preparations(preparations: Mapping[Preparation, Mapping[str, Any]]) -> dict[str, Any]:

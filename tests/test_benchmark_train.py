@@ -1,6 +1,9 @@
 """What the measurement of training rests on: which steps count, what is compared, and that both ways do the same."""
 
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,27 +46,40 @@ SOURCE = {"name": "train", "manifest": ""}
 STREAMED = {"reading": {"stream": True, "cache": "disk"}}
 
 
-def row(step: int, seconds: float, wait: float = 0.0, loss: float = 1.0) -> dict[str, float]:
-    return {"step": step, "seconds_per_step": seconds, "data_wait": wait, "loss": loss}
+def row(
+    step: int, at: float, wait: float = 0.0, whole: bool = True, in_turns: bool = True, seconds: float = 1.0
+) -> dict[str, Any]:
+    metrics = {"step": step, "seconds_per_step": seconds, "data_wait": wait, "loss": 1.0}
+    return {"metrics": metrics, "at": at, "whole": whole, "in_turns": in_turns}
 
 
 def seen(seconds: float, wait: float = 0.0, startup: float = 1.0, loss: float = 1.0) -> dict[str, Any]:
-    metrics = [row(50, 9.0, 0.9), row(100, seconds, wait, loss)]
-    return {"metrics": metrics, "startup_s": startup, "total_s": startup + 2}
+    rows = [row(50, 450.0, 0.9), row(100, 450 + 50 * seconds, wait)]
+    rows[-1]["metrics"]["loss"] = loss
+    return {"rows": rows, "startup_s": startup, "total_s": startup + 2}
 
 
 def prepared(first: float, second: float) -> dict[str, Any]:
     return {"epochs": [{"seconds": first, "hours": 0.5}, {"seconds": second, "hours": 0.25}]}
 
 
-def test_the_first_steps_do_not_count_and_a_short_last_row_counts_by_its_steps() -> None:
-    rows = [row(50, 9.0, 0.9), row(100, 9.0, 0.9), row(150, 1.0, 0.1), row(160, 4.0, 0.0)]
-    seconds, wait = steady(rows, first=100)
-    assert seconds == pytest.approx((50 * 1 + 10 * 4) / 60)
-    assert wait == pytest.approx(0.1 * 50 / 90)
+def test_the_first_steps_do_not_count_nor_do_those_that_one_has_left() -> None:
+    rows = [
+        row(50, 450, 0.9),
+        row(100, 900, 0.9),
+        row(150, 950),
+        row(160, 990),
+        row(170, 999, in_turns=False),
+    ]
+    assert steady(rows, first=100)[0] == (50 * 1 + 10 * 4) / 60
     assert steady(rows, first=101)[0] == 4.0  # a row that has a step that does not count is none that does
-    with pytest.raises(ValueError, match="no metrics after the first 160 steps"):
+    with pytest.raises(ValueError, match="no metrics in turns after the first 160 steps"):
         steady(rows, first=160)
+
+
+def test_waiting_is_told_by_metrics_between_which_nothing_was_stopped() -> None:
+    rows = [row(50, 50), row(100, 100, 0.1), row(150, 150, 0.9, whole=False), row(160, 160, 0.0, seconds=5.0)]
+    assert steady(rows, first=50)[1] == pytest.approx(0.1 * 50 / (50 + 10 * 5))
 
 
 def test_ratios_are_of_pairs_and_above_one_where_ray_is_faster() -> None:
@@ -118,11 +134,14 @@ def test_all_is_measured_round_by_round_and_kept_apart(tmp_path: Path) -> None:
 
 
 def test_each_way_goes_first_every_other_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    order = []
-    monkeypatch.setattr(
-        "benchmarks.train.carry_out",
-        lambda way, job, folder: order.append((way, job.train.reading)) or train_ways.Seen([], 0, 0),
-    )
+    order: list[tuple[str, ReadingConfig]] = []
+
+    def carried_out(jobs: dict[str, TrainJob], folder: Path) -> dict[str, train_ways.Seen]:
+        order.extend((way, job.train.reading) for way, job in jobs.items())
+        assert len({job.out for job in jobs.values()} | {job.cache for job in jobs.values()}) == 4
+        return {way: train_ways.Seen([], 0, 0) for way in jobs}
+
+    monkeypatch.setattr("benchmarks.train.carry_out", carried_out)
     for number in range(2):
         Pair(STREAM, number, 100, 50).measure(Material(tmp_path), tmp_path / str(number))
     assert [way for way, _ in order] == [TORCHRUN, RAY, RAY, TORCHRUN]
@@ -192,21 +211,79 @@ def test_ranks_prepare_together_and_one_that_fails_ends_the_other(tmp_path: Path
         prepare(TrainJob.parse(broken), ranks=2)
 
 
-def test_torchrun_trains_and_its_start_is_told_apart(tmp_path: Path) -> None:
-    job = small_job(tmp_path, steps=3)
-    found = carry_out(TORCHRUN, job, tmp_path / "run")
-    assert [each["step"] for each in found.metrics] == [1, 2, 3]
-    assert 0 < found.startup_s < found.total_s
-    with pytest.raises(ValueError, match="after the first 3"):
-        steady(found.metrics, first=3)
+TICKING = """
+import json, pathlib, sys, time
+job, pace = json.loads(pathlib.Path(sys.argv[2]).read_text()), float(sys.argv[1])
+out = pathlib.Path(job["out"])
+out.mkdir(parents=True)
+for step in range(1, job["train"]["steps"] + 1):
+    time.sleep(pace)
+    with (out / "metrics.jsonl").open("a") as file:
+        print(json.dumps({"step": step, "seconds_per_step": pace}), file=file)
+    with (out / "times").open("a") as file:
+        print(time.monotonic(), file=file)
+"""
 
 
-def test_a_training_that_fails_is_an_error_with_what_it_said(
+def ticking(folder: Path, monkeypatch: pytest.MonkeyPatch, pace: Mapping[str, float]) -> dict[str, TrainJob]:
+    """Return trainings that take their steps in a process below the one that is started, as torchrun's do."""
+    ways = {way: ["-c", PARENT, TICKING, str(seconds)] for way, seconds in pace.items()}
+    monkeypatch.setattr(train_ways, "WAYS", ways)
+    monkeypatch.setattr(train_ways, "TURN_S", 0.3)
+    common = {"init": "", "tokeniser": "", "cache": "", "sources": [SOURCE], "train": {"steps": 40}}
+    return {way: TrainJob.parse({**common, "out": str(folder / "out" / way)}) for way in pace}
+
+
+PARENT = "import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', *sys.argv[1:]]))"
+
+
+def test_trainings_take_turns_and_their_time_stands_still_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train_ways, "WAYS", {"broken": ["-c", "print('no such thing'); raise SystemExit(3)"]})
-    job = TrainJob.parse(
-        {"out": str(tmp_path), "init": "", "tokeniser": "", "cache": "", "sources": [SOURCE]}
-    )
-    with pytest.raises(RunError, match="no such thing"):
-        carry_out("broken", job, tmp_path / "run")
+    jobs = ticking(tmp_path, monkeypatch, {"slow": 0.05, "fast": 0.02})
+    found = carry_out(jobs, tmp_path / "run")
+    times = {
+        way: [float(t) for t in (Path(job.out) / "times").read_text().split()] for way, job in jobs.items()
+    }
+    assert max(times["fast"]) < max(times["slow"])
+    for way, seen_of in found.items():
+        assert [each.metrics["step"] for each in seen_of.rows] == list(range(1, 41))
+        waited = [after - before for before, after in pairwise(times[way])]
+        stopped = [number for number, seconds in enumerate(waited, 1) if seconds > 0.25]
+        assert len(stopped) >= 2
+        assert not any(seen_of.rows[number].whole for number in stopped)
+        assert sum(each.whole for each in seen_of.rows) > 20
+        own = seen_of.rows[-1].at - seen_of.rows[0].at
+        assert own == pytest.approx(sum(waited) - sum(waited[n - 1] - 0.05 for n in stopped), abs=0.5)
+        assert seen_of.total_s >= seen_of.rows[-1].at
+        assert not seen_of.rows[0].in_turns  # the others have not begun
+    assert all(each.in_turns for each in found["fast"].rows[1:])
+    left = [each.metrics["step"] for each in found["slow"].rows if not each.in_turns]
+    assert left[1:] == list(range(left[1], 41))
+    gone = [way for way in jobs if any(str(tmp_path) in command for command in commands())]
+    assert gone == []
+
+
+def commands() -> list[str]:
+    """Return the command lines of all processes."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            found.append(path.read_text())
+    return found
+
+
+def test_one_that_fails_ends_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = ticking(tmp_path, monkeypatch, {"steady": 0.05, "broken": 0.05})
+    broken = ["-c", "import time; print('no such thing', flush=True); time.sleep(0.2); raise SystemExit(3)"]
+    monkeypatch.setattr(train_ways, "WAYS", {**train_ways.WAYS, "broken": broken})
+    with pytest.raises(RunError, match="broken ended with 3\nno such thing"):
+        carry_out(jobs, tmp_path / "run")
+    assert not any(str(tmp_path) in command for command in commands())
+
+
+def test_torchrun_trains_and_its_start_is_told_apart(tmp_path: Path) -> None:
+    job = small_job(tmp_path, steps=3)
+    found = carry_out({TORCHRUN: job}, tmp_path / "run")[TORCHRUN]
+    assert [each.metrics["step"] for each in found.rows] == [1, 2, 3]
+    assert 0 < found.startup_s < found.total_s

@@ -3,7 +3,7 @@
 import logging
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from raysr.errors import PoolError
 from raysr.export.entry import load_step
 from raysr.model.chunking import Chunking
 from raysr.pool import TOKENISER, Entry, Pool, load_entry
+from raysr.serving.promotion import PromotionConfig
 from raysr.serving.settings import Engine
 from raysr.stream.session import Session
 from raysr.stream.streaming_model import StreamingModel
@@ -45,6 +46,7 @@ class ModelWatcher:
         chunking: how streams will be cut.
         engine: what runs its encoder.
         slots: streams that hear with a model at the same time, at most.
+        promotion: which entries are good enough to follow; None for all that can be served.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class ModelWatcher:
         chunking: Chunking,
         engine: Engine = "torch",
         slots: int = 1,
+        promotion: PromotionConfig | None = None,
     ) -> None:
         self.current: ServedModel | None = None
         self.refused: dict[str, str] = {}
@@ -64,6 +67,8 @@ class ModelWatcher:
         self._chunking = chunking
         self._engine: Engine = engine
         self._slots = slots
+        self._promotion = promotion
+        self._outdone: set[str] = set()
         self._resident: list[weakref.ref[StreamingModel]] = []
         self._waiting = False
         self._tokens: str | None = None
@@ -135,7 +140,21 @@ class ModelWatcher:
         for entry in entries:
             if entry.unfit is not None and entry.name not in self.refused:
                 self._refuse(entry.name, entry.unfit)
+        self._compare(entries)
         return entries
+
+    def _compare(self, entries: Sequence[Entry]) -> None:
+        """Refuse the entries that others outdo too far, as long as these are there."""
+        for entry in entries:
+            if entry.name in self.refused and entry.name not in self._outdone:
+                continue
+            objection = self._promotion.objection(entry, entries) if self._promotion else None
+            if objection is None:
+                self._outdone.discard(entry.name)
+                self.refused.pop(entry.name, None)
+            elif objection != self.refused.get(entry.name):
+                self._outdone.add(entry.name)
+                self._refuse(entry.name, objection)
 
     def _take(self, entry: Entry) -> bool:
         tokens = entry.files.get(TOKENISER)

@@ -10,6 +10,7 @@ from raysr.export.installed import check_installed
 from raysr.model.chunking import CHUNKING, Chunking
 from raysr.serving.keeping import KeepConfig
 from raysr.serving.logs import LogForm
+from raysr.serving.promotion import PromotionConfig
 
 Engine = Literal["torch", "onnx", "onnx-int8"]
 
@@ -67,6 +68,8 @@ class ServingConfig(Config):
     """Encoder frames beyond the chunk that are awaited and computed with it, for the words at its end."""
     engine: Engine = "torch"
     """What runs the encoder: torch, or onnxruntime with float32 or int8 weights (`pip install 'raysr[onnx]'`)."""
+    promotion: PromotionConfig | None = PromotionConfig()
+    """Which newer entries are too much worse to be served; None serves whatever is newest and sound."""
     poll_seconds: float = Field(default=1.0, gt=0)
     """How often the pool is looked at for a newer entry."""
     threads: int = Field(default=1, ge=1)

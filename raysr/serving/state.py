@@ -42,7 +42,9 @@ class ServerState:
         slots = config.limits.sessions + config.limits.uploads + 1  # one warms a model up
         return cls(
             config=config,
-            watcher=ModelWatcher(config.pool, config.entry, config.chunking, config.engine, slots),
+            watcher=ModelWatcher(
+                config.pool, config.entry, config.chunking, config.engine, slots, config.promotion
+            ),
             engine=Engine(config.threads, EngineMeter(metrics)),
             metrics=metrics,
             access=Access(config.keys, config.origins),

@@ -40,10 +40,10 @@ class Server:
         return connect(address, open_timeout=20, close_timeout=5)
 
 
-def publish(pool: Path, name: str, recogniser: Recogniser, cycle: int) -> None:
+def publish(pool: Path, name: str, recogniser: Recogniser, cycle: int, **metrics: Any) -> None:
     """Publish ``recogniser`` as a pool entry."""
     parts = recogniser.model, recogniser.tokeniser, recogniser.lm
-    Pool(pool).publish(name, *parts, {"cycle": cycle}, recogniser.config)
+    Pool(pool).publish(name, *parts, {"cycle": cycle, **metrics}, recogniser.config)
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from raysr.model.chunking import CHUNKING
 from raysr.model.model import AsrModel
 from raysr.pool import Recogniser
 from raysr.serving.models import ModelWatcher
+from raysr.serving.promotion import PromotionConfig
 from raysr.serving.settings import UserConfig
 from raysr.stream.session import Session
 from raysr.text.tokeniser import Tokeniser, TokeniserConfig
@@ -96,6 +97,53 @@ def test_an_entry_with_other_tokens_has_to_be_pinned(tmp_path: Path, recogniser:
     watcher.pin("b")
     assert watcher.poll()
     assert watcher.current.version == "b"
+
+
+def test_an_entry_that_others_outdo_is_not_promoted_while_they_are_there(
+    tmp_path: Path, recogniser: Recogniser
+) -> None:
+    publish(tmp_path, "a", recogniser, cycle=0, dev_wer=0.20)
+    watcher = ModelWatcher(str(tmp_path), None, CHUNKING, promotion=PromotionConfig(worse=0.1))
+    assert watcher.poll()
+    assert watcher.current is not None
+    publish(tmp_path, "worse", recogniser, cycle=1, dev_wer=0.23)
+    assert not watcher.poll()
+    assert watcher.current.version == "a"
+    assert watcher.refused["worse"].startswith(
+        "its dev_wer of 0.23 is more than 10% above the 0.2 of a; pin it"
+    )
+    publish(tmp_path, "as-good", recogniser, cycle=2, dev_wer=0.22)
+    assert watcher.poll()
+    assert watcher.current.version == "as-good"
+    publish(tmp_path, "untold", recogniser, cycle=3)
+    assert watcher.poll()
+    assert watcher.current.version == "untold"
+    publish(tmp_path, "collapsed", recogniser, cycle=4, dev_wer=0.01, unfit="it says nothing")
+    assert not watcher.poll()  # nor is anything measured by that one
+    assert set(watcher.refused) == {"worse", "collapsed"}
+    watcher.pin("worse")
+    assert watcher.poll()
+    assert watcher.current.version == "worse"
+    watcher.pin(None)
+    assert watcher.poll()
+    shutil.rmtree(tmp_path / "a")
+    shutil.rmtree(tmp_path / "untold")
+    shutil.rmtree(tmp_path / "as-good")
+    assert watcher.poll()  # there is none better any more
+    assert watcher.current.version == "worse"
+    assert set(watcher.refused) == {"collapsed"}
+
+
+def test_entries_with_other_tokens_are_no_rivals(tmp_path: Path, recogniser: Recogniser) -> None:
+    tokeniser = Tokeniser.train(["hgfedcba"] * 9, TokeniserConfig(kind="char"))
+    other = AsrModel(recogniser.config.model, tokeniser.vocab_size)
+    stranger = replace(recogniser, model=other, tokeniser=tokeniser, lm=None)
+    publish(tmp_path, "stranger", stranger, cycle=0, dev_wer=0.01)
+    publish(tmp_path, "ours", recogniser, cycle=1, dev_wer=0.5)
+    watcher = ModelWatcher(str(tmp_path), None, CHUNKING, promotion=PromotionConfig())
+    assert watcher.poll()
+    assert watcher.current is not None
+    assert watcher.current.version == "ours"
 
 
 def test_a_pinned_entry_stays_and_a_missing_one_is_reported(tmp_path: Path, recogniser: Recogniser) -> None:
