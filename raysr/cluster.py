@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,16 +35,22 @@ SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    # Each of Ray's idle processes takes 0.7% of a core: what nobody listens to is not started.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_num_workers_soft_limit": "0",
+    "RAY_idle_worker_killing_time_threshold_ms": "10000",
+    # Logs stay in their files (log_to_driver=False): nobody need look for new ones ten times a second.
+    "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
+    "LOG_NAME_UPDATE_INTERVAL_S": "3600",
     # Many small actors on few cores are meant; Ray warns of them from four times this number on.
     "RAY_worker_maximum_startup_concurrency": "8",
-    # Ray keeps as many idle workers as a node has slots, and each takes 0.6% of a core: all but one end after a while.
-    "RAY_num_workers_soft_limit": "1",
-    "RAY_idle_worker_killing_time_threshold_ms": "10000",
     # Ray would run its workers at 15: labelling, training and serving are what such a cluster is for.
     "RAY_worker_niceness": "0",
     # Ray's C++ core writes harmless errors to the terminal (ray#53727); "info" brings its logs back.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
+# Of a local cluster without a dashboard: what only that shows is not gathered.
+UNWATCHED = {"RAY_TRAIN_ENABLE_STATE_TRACKING": "0", "REPORTER_UPDATE_INTERVAL_MS": "60000"}
 # One thread a process: threads of neighbouring actors on the same cores slow each other down tenfold.
 THREADS = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 SOCKET_PATH_LIMIT = (
@@ -53,6 +59,7 @@ SOCKET_PATH_LIMIT = (
 NO_PROGRESS_S = 300
 CONNECT_S = 10
 
+_CHOSEN = {name for name in UNWATCHED if os.environ.get(name) not in (None, SETTINGS.get(name))}
 for _name, _value in SETTINGS.items():
     os.environ.setdefault(_name, _value)
 
@@ -107,7 +114,6 @@ def connect(
     """
     config = config or ClusterConfig()
     import ray
-    from ray.exceptions import RayError
 
     if ray.is_initialized():
         yield Connection(ray.get_runtime_context().gcs_address, None, started=False)
@@ -119,6 +125,22 @@ def connect(
     elif config.dashboard:
         mend = "choose another cluster.dashboard_port, or cluster.dashboard=false"
         check_port("127.0.0.1", config.dashboard_port, mend)
+    watched = bool(address) or config.dashboard
+    with (
+        contextlib.nullcontext() if watched else _environment(UNWATCHED),
+        _connected(config, address, python_path) as connection,
+    ):
+        yield connection
+
+
+@contextlib.contextmanager
+def _connected(
+    config: ClusterConfig, address: str | None, python_path: Sequence[str | Path]
+) -> Iterator[Connection]:
+    """Join the cluster at an address, or start one, for the block."""
+    import ray
+    from ray.exceptions import RayError
+
     try:
         with _sigterm_kept(), _quiet_stderr():
             if address:
@@ -139,6 +161,18 @@ def connect(
     finally:
         with _sigterm_kept():
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables for the block, but those that the user has set."""
+    before = {name: os.environ.get(name) for name in variables if name not in _CHOSEN}
+    os.environ.update({name: variables[name] for name in before})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def worker_environment(python_path: Sequence[str | Path] = ()) -> dict[str, str]:
