@@ -59,6 +59,7 @@ SOCKET_PATH_LIMIT = (
 NO_PROGRESS_S = 300
 CONNECT_S = 10
 
+_OWN: set[str] = set()  # addresses of the clusters that this process has started
 _CHOSEN = {name for name in UNWATCHED if os.environ.get(name) not in (None, SETTINGS.get(name))}
 for _name, _value in SETTINGS.items():
     os.environ.setdefault(_name, _value)
@@ -154,11 +155,15 @@ def _connected(
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         raise RunError(f"no Ray cluster at {address or 'this machine'}: {_first_line(error)}") from error
     _quieten()
+    connection = Connection(
+        context.address_info["gcs_address"], context.dashboard_url or None, started=not address
+    )
+    if connection.started:
+        _OWN.add(connection.address)
     try:
-        yield Connection(
-            context.address_info["gcs_address"], context.dashboard_url or None, started=not address
-        )
+        yield connection
     finally:
+        _OWN.discard(connection.address)
         with _sigterm_kept():
             ray.shutdown()
 
@@ -199,6 +204,13 @@ def data_context(patience_s: float = 0.0, watchers: Sequence[type] = ()) -> None
     context.execution_no_progress_timeout_s = NO_PROGRESS_S + patience_s
     context.custom_execution_callback_classes = list(watchers)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is raised as well
+
+
+def is_own() -> bool:
+    """Say whether the cluster that this process has joined was started by it, and so ends with it."""
+    import ray
+
+    return ray.get_runtime_context().gcs_address in _OWN
 
 
 def is_ray_job() -> bool:
