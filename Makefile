@@ -26,7 +26,7 @@ lint: $(VENV)/.raysr-test  ## ruff and mypy alone
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.raysr-test  ## measure what docs/results.md quotes (hours; resumes)
+bench: $(VENV)/.raysr-test  ## measure most of what docs/results.md quotes (hours; resumes)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e '.[bench,onnx]'
 	$(BIN)/python -m benchmarks.ipl --json runs/benchmarks/ipl.json
 	$(BIN)/python -m benchmarks.decode --json runs/benchmarks/decode.json

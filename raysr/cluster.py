@@ -35,13 +35,6 @@ SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    # Each of Ray's idle processes takes 0.7% of a core: what nobody listens to is not started.
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    "RAY_num_workers_soft_limit": "0",
-    "RAY_idle_worker_killing_time_threshold_ms": "10000",
-    # Logs stay in their files (log_to_driver=False): nobody need look for new ones ten times a second.
-    "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
-    "LOG_NAME_UPDATE_INTERVAL_S": "3600",
     # Many small actors on few cores are meant; Ray warns of them from four times this number on.
     "RAY_worker_maximum_startup_concurrency": "8",
     # Ray would run its workers at 15: labelling, training and serving are what such a cluster is for.
@@ -49,7 +42,17 @@ SETTINGS = {
     # Ray's C++ core writes harmless errors to the terminal (ray#53727); "info" brings its logs back.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
-# Of a local cluster without a dashboard: what only that shows is not gathered.
+# Of a local cluster, where each of Ray's idle processes takes 0.7% of a core from those that work.
+LOCAL = {
+    # Nobody announces the end of its one node.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_num_workers_soft_limit": "0",
+    "RAY_idle_worker_killing_time_threshold_ms": "10000",
+    # Logs stay in their files (log_to_driver=False): nobody need look for new ones ten times a second.
+    "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
+    "LOG_NAME_UPDATE_INTERVAL_S": "3600",
+}
+# Of one without a dashboard: what only that shows is not gathered.
 UNWATCHED = {"RAY_TRAIN_ENABLE_STATE_TRACKING": "0", "REPORTER_UPDATE_INTERVAL_MS": "60000"}
 # One thread a process: threads of neighbouring actors on the same cores slow each other down tenfold.
 THREADS = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
@@ -60,7 +63,7 @@ NO_PROGRESS_S = 300
 CONNECT_S = 10
 
 _OWN: set[str] = set()  # addresses of the clusters that this process has started
-_CHOSEN = {name for name in UNWATCHED if os.environ.get(name) not in (None, SETTINGS.get(name))}
+_CHOSEN = {name for name in LOCAL | UNWATCHED if os.environ.get(name) not in (None, SETTINGS.get(name))}
 for _name, _value in SETTINGS.items():
     os.environ.setdefault(_name, _value)
 
@@ -126,9 +129,9 @@ def connect(
     elif config.dashboard:
         mend = "choose another cluster.dashboard_port, or cluster.dashboard=false"
         check_port("127.0.0.1", config.dashboard_port, mend)
-    watched = bool(address) or config.dashboard
+    own = {} if address else LOCAL if config.dashboard else LOCAL | UNWATCHED
     with (
-        contextlib.nullcontext() if watched else _environment(UNWATCHED),
+        _environment(own),
         _connected(config, address, python_path) as connection,
     ):
         yield connection

@@ -72,6 +72,21 @@ def test_workers_have_the_settings_of_this_module(ray_cluster: Connection) -> No
 
 
 @pytest.mark.ray
+def test_what_is_set_for_a_cluster_of_ours_is_set_while_it_lives_and_the_users_choice_stays(
+    ray_cluster: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cluster.is_own()
+    assert {name: os.environ.get(name) for name in cluster.LOCAL} == cluster.LOCAL
+    monkeypatch.setenv("ONE", "before")
+    monkeypatch.setattr(cluster, "_CHOSEN", {"OTHER"})
+    monkeypatch.setenv("OTHER", "the user's")
+    monkeypatch.delenv("THIRD", raising=False)
+    with cluster._environment({"ONE": "1", "OTHER": "1", "THIRD": "1"}):
+        assert (os.environ["ONE"], os.environ["OTHER"], os.environ["THIRD"]) == ("1", "the user's", "1")
+    assert (os.environ["ONE"], os.environ["OTHER"], os.environ.get("THIRD")) == ("before", "the user's", None)
+
+
+@pytest.mark.ray
 def test_joining_twice_ends_nothing(ray_cluster: Connection) -> None:
     import ray
 

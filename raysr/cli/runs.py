@@ -15,7 +15,9 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    folder: Annotated[Path, typer.Option("--dir", help="The run's folder.")] = Path("runs/demo"),
+    folder: Annotated[
+        Path | None, typer.Option("--dir", help="The run's folder: runs/demo, or runs/demo-short.")
+    ] = None,
     port: Annotated[
         int, typer.Option(min=1, max=65535, help="Of the endpoint; another if it is taken.")
     ] = 8000,
@@ -30,6 +32,7 @@ def demo(
     """
     from raysr.demo import run_demo
 
+    folder = folder or Path("runs/demo-short" if short else "runs/demo")
     run_demo(folder, short, port, overrides or [])
 
 

@@ -24,6 +24,9 @@ ANYONE = ""
 """The client of an endpoint that asks for no key."""
 SHORTEST = 16
 _LINE = re.compile(r"([\w.-]+)\s*:\s*(\S+)")
+_TOKEN = re.compile(
+    r"[!$%&'*+.^_`|~0-9A-Za-z-]+"
+)  # what a browser can send as a WebSocket's sub-protocol (RFC 9110)
 _OPENAI = "openai-insecure-api-key."
 
 
@@ -57,7 +60,7 @@ class Access:
             changed = self._file.stat().st_mtime_ns
             if changed != self._changed:
                 self._keys, self._changed = read_keys(self._file), changed
-        except (OSError, ConfigError) as error:
+        except (OSError, UnicodeDecodeError, ConfigError) as error:
             if self._changed is None:
                 raise ConfigError(f"keys: {error}") from None
             log.error("the API keys stay as they are: %s", error)
@@ -101,6 +104,11 @@ def read_keys(file: Path) -> dict[str, bytes]:
         name, key = parts.groups()
         if len(key) < SHORTEST:
             raise ConfigError(f"{file}:{number}: the key of {name} should have {SHORTEST} characters or more")
+        if not _TOKEN.fullmatch(key):
+            raise ConfigError(
+                f"{file}:{number}: the key of {name} has characters that browsers cannot send, such as / or =; "
+                "make one with `openssl rand -hex 24`"
+            )
         if name in found:
             raise ConfigError(f"{file}:{number}: {name} has a key already")
         found[name] = _digest(key)

@@ -23,15 +23,16 @@ log = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
 
 
-def build_app(config: ServingConfig, sinks: Sequence[Sink] = ()) -> FastAPI:
+def build_app(config: ServingConfig, sinks: Sequence[Sink] = (), backpressure: bool = True) -> FastAPI:
     """Return the application; it loads its model when it starts and follows the pool while it runs.
 
     Args:
         config: of the endpoint.
         sinks: that take what it measures, beside ``/metrics``.
+        backpressure: whether the server that runs it slows down a client whose messages are not received.
     """
     app = FastAPI(title="raysr", version=__version__, lifespan=_lifespan)
-    app.state.server = ServerState.build(config, sinks)
+    app.state.server = ServerState.build(config, sinks, backpressure)
     app.include_router(openai.router)
     app.include_router(deepgram.router)
     app.include_router(realtime.router)
@@ -87,11 +88,14 @@ async def _follow(state: ServerState) -> None:
     """Look at the pool every ``poll_seconds``; loading happens beside the event loop and the engine."""
     while True:
         await asyncio.sleep(state.config.poll_seconds)
-        try:
-            state.gauge()
-            await asyncio.to_thread(state.access.refresh)
-            await state.keeper.expire()
-            await asyncio.to_thread(state.watcher.poll)
-        except Exception:
-            # Whatever happened to the pool, the model in use goes on serving, and the next look may find it mended.
-            log.exception("looking at the pool failed")
+        state.gauge()
+        for look in (
+            lambda: asyncio.to_thread(state.access.refresh),
+            state.keeper.expire,
+            lambda: asyncio.to_thread(state.watcher.poll),
+        ):
+            try:
+                await look()
+            except Exception:
+                # Whatever happened to one of them, the endpoint goes on, and the next look may find it mended.
+                log.exception("looking for newer keys, old recordings or models failed")

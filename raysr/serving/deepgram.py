@@ -32,6 +32,7 @@ VARIANTS: dict[Reason, str] = {
     "idle": "NET-0001",
     "too_big": "MESSAGE-TOO-LONG",
     "too_long": "SESSION-TOO-LONG",
+    "too_fast": "TOO-FAST",
     "internal": "INTERNAL",
 }
 
@@ -83,6 +84,7 @@ class Deepgram:
     """
 
     name = "deepgram"
+    keeps_alive = True
 
     def __init__(self, query: ListenQuery) -> None:
         self.id = str(uuid.uuid4())
@@ -265,11 +267,9 @@ async def listen(socket: WebSocket) -> None:
     # browsers drop a socket whose server does not answer the sub-protocol that Deepgram's clients offer there
     await socket.accept("token" if "token" in (socket.scope.get("subprotocols") or []) else None)
     given = socket.query_params
+    query, refusal = ListenQuery(), None
     try:
         query = ListenQuery.read(given, [*given.getlist("keyterm"), *given.getlist("keywords")])
     except RaysrError as error:
         refusal = Refusal("request", str(error))
-        await socket.send_json(error_message(VARIANTS[refusal.reason], str(refusal)))
-        await socket.close(refusal.code, refusal.reason)
-        return
-    await LiveSocket(socket, Deepgram(query)).serve()
+    await LiveSocket(socket, Deepgram(query)).serve(refusal)

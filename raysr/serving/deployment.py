@@ -1,5 +1,6 @@
 """The application on Ray Serve: the model lives inside the replica that holds the sockets."""
 
+import os
 from typing import Any
 
 from fastapi import FastAPI
@@ -28,7 +29,9 @@ class Endpoint:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         logs.configure(self._config.logs)
-        self._app = build_app(self._config, [RayMetrics()])
+        # Ray Serve's own proxy takes all that a client sends, HAProxy leaves it in the socket
+        haproxy = os.environ.get("RAY_SERVE_ENABLE_HA_PROXY", "0") not in ("", "0")
+        self._app = build_app(self._config, [RayMetrics()], backpressure=haproxy)
         self._app.state.server.reconfigure(self._user_config)
         return self._app
 

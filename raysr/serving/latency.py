@@ -6,7 +6,7 @@ from the end of a word to the first text that has it, and all words before it, f
 asked for.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
@@ -14,6 +14,7 @@ from raysr.stream.events import Event, Final
 
 KEPT_S = 60.0
 """Of audio whose arrival is known; longer than any segment."""
+_ROUNDING = 1e-6
 
 
 class Late(NamedTuple):
@@ -37,6 +38,11 @@ class Latency:
         """Note that so many seconds of audio have arrived in all."""
         self._ends.append(received)
         self._times.append(now)
+
+    def age(self, recognised: float, now: float) -> float:
+        """Return how long ago the oldest audio beyond a second of the stream has arrived; 0 where there is none."""
+        place = bisect_right(self._ends, recognised + _ROUNDING)
+        return now - self._times[place] if place < len(self._ends) else 0.0
 
     def asked(self, now: float) -> None:
         """Note that the client asks for a final."""

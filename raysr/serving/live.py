@@ -34,14 +34,16 @@ class Step:
     Attributes:
         events: in order.
         heard: seconds of audio recognised so far.
-        lag: seconds of audio received and not yet recognised.
-        pushes: how many pieces of audio it answers, which were pushed one by one.
+        lag: seconds since the oldest audio that is not recognised yet has come.
+        pushes: how many pieces of audio it ends, which were pushed one by one.
+        asked: whether it answers a request for a final.
     """
 
     events: tuple[Event, ...]
     heard: float
     lag: float
     pushes: int = 0
+    asked: bool = False
 
 
 class LiveStream:
@@ -73,20 +75,22 @@ class LiveStream:
         self._rate, self._limit = rate, queued_seconds
         self._inbox: deque[_Command] = deque()
         self._changed = asyncio.Condition()
+        self._recognised = 0.0
 
     @property
     def lag(self) -> float:
-        """Seconds of audio received and not yet recognised."""
-        return max(0.0, self.received - self._session.heard)
+        """Seconds since the oldest audio that is not recognised yet has come."""
+        return self._latency.age(self._recognised, time.monotonic())
 
-    async def push(self, samples: np.ndarray) -> None:
-        """Queue samples (N,); wait while too much is queued already."""
+    async def push(self, samples: np.ndarray, came: float | None = None) -> None:
+        """Queue samples (N,) that came at a time of the monotonic clock; wait while too much is queued already."""
+        came = time.monotonic() if came is None else came
         await self._kept.heard(samples)
         async with self._changed:
             await self._changed.wait_for(lambda: self._queued() < self._limit)
             self._inbox.append(samples)
             self.received += len(samples) / self._rate
-            self._latency.arrived(self.received, time.monotonic())
+            self._latency.arrived(self.received, came)
             self._changed.notify_all()
 
     async def finalize(self) -> None:
@@ -110,9 +114,11 @@ class LiveStream:
                 self._session.adopt(newest.streaming)
             heard = self._session.heard
             events = await self._engine.run(self._task(command))
-            self._measure(events, self._session.heard - heard)
+            self._recognised = self._session.heard
+            self._measure(events, self._recognised - heard)
             await self._kept.said(events)
-            yield Step(tuple(events), self._session.heard, self.lag, pushes)
+            asked = isinstance(command, str) and command != "refresh"
+            yield Step(tuple(events), self._recognised, self.lag, pushes, asked)
             if isinstance(command, str) and command == "finish":
                 return
 
@@ -132,14 +138,22 @@ class LiveStream:
         return sum(len(item) for item in self._inbox if not isinstance(item, str)) / self._rate
 
     def _take(self) -> tuple[_Command, int]:
-        """Return the next command, and how many pieces of audio it holds: neighbours are joined, to about a second."""
+        """Return the next command, and how many pieces of audio end with it.
+
+        Audio comes by the second at most, so that no stream keeps the others waiting: neighbours are joined, a long
+        piece is cut.
+        """
         if not self._inbox:
             return "refresh", 0
+        most = round(STEP_SECONDS * self._rate)
         first = self._inbox.popleft()
         if isinstance(first, str):
             return first, 0
+        if len(first) > most:
+            self._inbox.appendleft(first[most:])
+            return first[:most], 0
         pieces, length = [first], len(first)
-        while self._inbox and not isinstance(self._inbox[0], str) and length < STEP_SECONDS * self._rate:
+        while self._inbox and not isinstance(self._inbox[0], str) and length + len(self._inbox[0]) <= most:
             piece = self._inbox.popleft()
             assert not isinstance(piece, str)
             pieces.append(piece)

@@ -17,6 +17,7 @@ from raysr.audio.live_decoding import LiveDecoding
 from raysr.errors import AudioError, ConfigError, PoolError
 from raysr.serving.access import Denied
 from raysr.serving.admission import Full
+from raysr.serving.backlog import Backlog, TooFarAhead
 from raysr.serving.keeping import private
 from raysr.serving.live import LiveStream, Step
 from raysr.serving.logs import Account
@@ -41,6 +42,7 @@ Reason = Literal[
     "idle",
     "too_big",
     "too_long",
+    "too_fast",
     "internal",
 ]
 CODES: dict[Reason, int] = {
@@ -54,6 +56,7 @@ CODES: dict[Reason, int] = {
     "idle": 1011,
     "too_big": 1009,
     "too_long": 1008,
+    "too_fast": 1008,
     "internal": 1011,
 }
 NORMAL = 1000
@@ -93,6 +96,8 @@ class Dialect(Protocol):
     """Of the protocol."""
     id: str
     """Of the session."""
+    keeps_alive: bool
+    """Whether its clients say that they are still there while they have no audio to send."""
 
     @property
     def opening(self) -> tuple[int, Sequence[str]] | None:
@@ -131,19 +136,29 @@ class LiveSocket:
         self._decoding: LiveDecoding | None = None
         self._encoded = asyncio.Event()
         self._stack = contextlib.AsyncExitStack()
+        most = None if self._state.backpressure else self._limits.backlog_bytes
+        self._backlog = Backlog(socket.receive, most)
+        self._came = 0.0
         self._account = Account(dialect.name, dialect.id)
 
     @property
     def _limits(self) -> Limits:
         return self._state.config.limits
 
-    async def serve(self) -> None:
-        """Answer the client until one of both ends the stream."""
+    async def serve(self, refusal: Refusal | None = None) -> None:
+        """Answer the client until one of both ends the stream.
+
+        Args:
+            refusal: what is wrong with the request itself.
+        """
         try:
             self._account.client = self._state.access.client(self._socket)
+            if refusal is not None:
+                raise refusal
             with self._state.streams.enter(self._account.client):
-                async with self._stack:
+                async with self._stack, self._backlog:
                     await self._converse()
+            self._account.outcome = "ended"
             await self._close(NORMAL)
         except WebSocketDisconnect:
             self._account.outcome = "left"
@@ -184,6 +199,9 @@ class LiveSocket:
             reader.cancel()  # what comes now is not heard
             if self._decoding is not None:
                 await self._decoding.end()
+                await asyncio.wait((decoder, writer), return_when=asyncio.FIRST_COMPLETED)
+                if writer.done():
+                    await writer  # has failed: nobody takes what is decoded any more
                 refusal = await _outcome(decoder) or refusal
             if self._stream is not None:
                 await self._stream.finish()
@@ -250,7 +268,7 @@ class LiveSocket:
     async def _push(self, stream: LiveStream, samples: np.ndarray) -> None:
         if stream.received > self._limits.session_seconds:
             raise Refusal("too_long", f"a stream may hold {self._limits.session_seconds:g} s of audio")
-        await stream.push(samples)
+        await stream.push(samples, self._came if self._decoding is None else None)
 
     async def _write(self) -> None:
         await self._opened.wait()
@@ -262,13 +280,19 @@ class LiveSocket:
             await self._send(self._dialect.render(step))
 
     async def _messages(self) -> AsyncIterator[bytes | str]:
-        """Yield the client's messages; raise Refusal when one is too long or none comes in time."""
+        """Yield the client's messages; raise Refusal when one is too long, too many wait, or none comes in time."""
         limits = self._limits
+        patience = limits.idle_seconds if self._dialect.keeps_alive else limits.quiet_seconds
         while True:
             try:
-                raw = await asyncio.wait_for(self._socket.receive(), limits.idle_seconds)
+                self._came, raw = await asyncio.wait_for(self._backlog.next(), patience)
             except TimeoutError:
-                raise Refusal("idle", f"nothing came for {limits.idle_seconds:g} s") from None
+                raise Refusal("idle", f"nothing came for {patience:g} s") from None
+            except TooFarAhead:
+                most = f"{limits.backlog_bytes / 1e6:.3g} MB"
+                raise Refusal(
+                    "too_fast", f"more than {most} wait to be heard; send slower, or a file"
+                ) from None
             if raw["type"] == "websocket.disconnect":
                 raise WebSocketDisconnect(raw.get("code", 1005))
             message: bytes | str = raw["bytes"] if raw.get("bytes") is not None else raw.get("text") or ""

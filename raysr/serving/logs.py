@@ -36,17 +36,18 @@ class Account:
 
     def __init__(self, protocol: str, session: str) -> None:
         self.client = ""
-        self.outcome = "ended"
+        self.outcome = "internal"  # until it is known otherwise
         self.model = ""
         self.audio_seconds = 0.0
         self.finals = 0
-        self._about = {"protocol": protocol, "session": session}
+        self.protocol, self.session = protocol, session
         self._began = time.monotonic()
 
     def write(self) -> None:
         """Write the line."""
         told = {
-            **self._about,
+            "protocol": self.protocol,
+            "session": self.session,
             "client": self.client,
             "outcome": self.outcome,
             "model": self.model,

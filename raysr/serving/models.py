@@ -61,7 +61,7 @@ class ModelWatcher:
         self.current: ServedModel | None = None
         self.refused: dict[str, str] = {}
         self.trouble: str | None = None
-        self._seen: dict[str, int] | None = None
+        self._seen: tuple[str | None, dict[str, int]] | None = None
         self._pool = pool
         self.pinned = entry
         self._chunking = chunking
@@ -75,17 +75,18 @@ class ModelWatcher:
 
     def poll(self) -> bool:
         """Look at the pool once; return whether another model went live. Blocks for as long as loading takes."""
+        pinned = self.pinned
         try:
             listing = self._listing()
-            if listing == self._seen and not self._waiting:
+            if (pinned, listing) == self._seen and not self._waiting:
                 return False
             self._forget_refusals(listing)
-            candidates = self._candidates(listing)
+            candidates = self._candidates(listing, pinned)
             self.trouble = None
         except (PoolError, OSError) as error:
             self._complain(str(error))
             return False
-        self._seen, self._waiting = listing, False
+        self._seen, self._waiting = (pinned, listing), False
         for entry in candidates:
             if self.current is not None and entry.name == self.current.version:
                 return False
@@ -94,7 +95,7 @@ class ModelWatcher:
             if self.older:
                 self._waiting = True
                 return False
-            if self._take(entry):
+            if self._take(entry, pinned):
                 return True
         return False
 
@@ -107,7 +108,7 @@ class ModelWatcher:
     def pin(self, entry: str | None) -> None:
         """Serve another entry from the next look on; None follows the newest."""
         if entry != self.pinned:
-            self.pinned, self._seen = entry, None
+            self.pinned = entry
             self.refused = {name: why for name, why in self.refused.items() if name != entry}
 
     def _listing(self) -> dict[str, int]:
@@ -121,16 +122,16 @@ class ModelWatcher:
 
     def _forget_refusals(self, listing: Mapping[str, int]) -> None:
         """Give entries that were removed or published again another chance."""
-        seen = self._seen or {}
+        seen = self._seen[1] if self._seen else {}
         self.refused = {
             name: why for name, why in self.refused.items() if listing.get(name) == seen.get(name)
         }
 
-    def _candidates(self, listing: Mapping[str, int]) -> list[Entry]:
+    def _candidates(self, listing: Mapping[str, int], pinned: str | None) -> list[Entry]:
         """Return the entries, newest first; note those that cannot be read or should not be served."""
         pool = Pool(self._pool)
-        if self.pinned is not None:
-            return [pool.get(self.pinned)]
+        if pinned is not None:
+            return [pool.get(pinned)]
         entries = pool.entries()[::-1]
         for name in listing.keys() - {entry.name for entry in entries} - self.refused.keys():
             try:
@@ -156,9 +157,9 @@ class ModelWatcher:
                 self._outdone.add(entry.name)
                 self._refuse(entry.name, objection)
 
-    def _take(self, entry: Entry) -> bool:
+    def _take(self, entry: Entry, pinned: str | None) -> bool:
         tokens = entry.files.get(TOKENISER)
-        if self.current is not None and self.pinned is None and tokens != self._tokens:
+        if self.current is not None and pinned is None and tokens != self._tokens:
             self._refuse(entry.name, f"it has other tokens than {self.current.version}; pin it to serve it")
             return False
         try:

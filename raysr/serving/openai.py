@@ -4,16 +4,18 @@ Written from the public API reference and checked with the ``openai`` SDK. Files
 audio, in bounded memory, so that a file and a stream of it give the same text.
 """
 
+import asyncio
 import json
 import logging
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -28,7 +30,7 @@ from raysr.serving.openai_errors import Refused
 from raysr.serving.openai_request import SCHEMA, TranscriptionRequest
 from raysr.serving.openai_transcript import Transcript
 from raysr.serving.state import ServerState
-from raysr.serving.uploads import TooLarge, read_form
+from raysr.serving.uploads import Stalled, TooLarge, read_form
 from raysr.stream.events import Event, Final, GrowingText, transcript
 from raysr.stream.session import Session
 
@@ -63,14 +65,17 @@ class Upload:
                     self.session.adopt(self.state.model().streaming)
                     await self.kept.heard(block)
                     yield await self._told(await engine.run(self.session.push_task(block)))
+                    self.state.metrics.record("audio_seconds", len(block) / RATE)
                     if self.session.heard > limit:
                         message = f"the audio is longer than {limit:g} s; cut it up"
                         raise Refused(413, message, "file", "audio_too_long")
                     if await self.request.is_disconnected():
-                        raise Refused(LEFT, "the client has left")
+                        raise _left()
         except AudioError as error:
             raise Refused(400, str(error), "file", "invalid_audio") from None
-        yield await self._told(await engine.run(self.session.finish_task()))
+        last = await self._told(await engine.run(self.session.finish_task()))
+        self.account.outcome = "ended"
+        yield last
 
     async def _told(self, events: list[Event]) -> list[Event]:
         await self.kept.said(events)
@@ -86,49 +91,70 @@ class Upload:
 async def _opened(request: Request) -> AsyncIterator[Upload]:
     """Yield the file of a request and a session for it; both end when the answer has been sent."""
     state: ServerState = request.app.state.server
-    client = _client(request)
-    if state.draining.is_set():
-        raise Refused(503, "the server restarts; try again in a moment", code="server_restarts")
+    account = Account("file", str(uuid.uuid4()))
     try:
-        with state.uploads.enter(client):
-            try:
-                form = await read_form(request, state.config.limits.upload_bytes)
-            except TooLarge as error:
-                raise Refused(413, str(error), "file", "file_too_large") from None
-            except HTTPException as error:
-                raise Refused(400, str(error.detail)) from None
-            except ClientDisconnect:
-                raise Refused(LEFT, "the client has left") from None
-            try:
+        account.client = _client(request)
+        if state.draining.is_set():
+            raise Refused(503, "the server restarts; try again in a moment", code="server_restarts")
+        with state.uploads.enter(account.client):
+            async with _form(request, state) as form:
                 wanted = TranscriptionRequest.read(form, state.config.language)
-                name = str(uuid.uuid4())
-                recording = state.keeper.recording(name, RATE, private(request))
-                async with state.session(RATE, name, wanted.phrases) as session, recording as kept:
-                    upload = Upload(request, wanted, state, session, kept, Account("file", name))
-                    upload.account.client = client
+                recording = state.keeper.recording(account.session, RATE, private(request))
+                opening = state.session(RATE, account.session, wanted.phrases)
+                async with opening as session, recording as kept:
                     try:
-                        yield upload
-                    except Refused as refused:
-                        upload.account.outcome = refused.code or str(refused)
-                        raise
+                        yield Upload(request, wanted, state, session, kept, account)
                     finally:
-                        upload.account.audio_seconds, upload.account.model = session.heard, session.version
-                        upload.account.write()
-            finally:
-                await form.close()
+                        account.audio_seconds, account.model = session.heard, session.version
+    except Refused as refused:
+        account.outcome = _outcome(refused)
+        raise
     except Full as full:
         status, code = (429, "rate_limit_exceeded") if full.own else (503, "server_busy")
+        account.outcome = code
         raise Refused(status, f"{full}; try again in a moment", code=code) from None
     except ConfigError as error:
-        raise Refused(400, str(error), "phrases", "invalid_value") from None
+        account.outcome = "invalid_value"
+        raise Refused(400, str(error), "phrases", account.outcome) from None
     except PoolError as error:
-        raise Refused(503, str(error), code="no_model") from None
+        account.outcome = "no_model"
+        raise Refused(503, str(error), code=account.outcome) from None
+    finally:
+        account.write()
+
+
+@asynccontextmanager
+async def _form(request: Request, state: ServerState) -> AsyncIterator[FormData]:
+    """Yield the form that a request is, for the block."""
+    limits = state.config.limits
+    try:
+        form = await read_form(request, limits.upload_bytes, limits.upload_idle_seconds)
+    except TooLarge as error:
+        raise Refused(413, str(error), "file", "file_too_large") from None
+    except Stalled as error:
+        raise Refused(408, str(error), "file", "upload_stalled") from None
+    except HTTPException as error:
+        raise Refused(400, str(error.detail), code="invalid_form") from None
+    except ClientDisconnect:
+        raise _left() from None
+    try:
+        yield form
+    finally:
+        await form.close()
+
+
+def _left() -> Refused:
+    return Refused(LEFT, "the client has left", code="left")
+
+
+def _outcome(refused: Refused) -> str:
+    return refused.code or "refused"
 
 
 @router.post(
     "/v1/audio/transcriptions",
     openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": SCHEMA}}}},
-    responses=openai_errors.described(400, 401, 413, 429, 503),
+    responses=openai_errors.described(400, 401, 408, 413, 429, 503),
 )
 async def transcriptions(upload: Annotated[Upload, Depends(_opened)]) -> Response:
     """Transcribe an uploaded file of any format that FFmpeg reads."""
@@ -160,10 +186,15 @@ async def _told(
         yield _event(done)
         yield "data: [DONE]\n\n"
     except Refused as refused:
-        upload.account.outcome = refused.code or str(refused)
+        upload.account.outcome = _outcome(refused)
+        upload.state.metrics.record("refused", reason=upload.account.outcome)
         yield _event(refused.body)
+    except (asyncio.CancelledError, GeneratorExit):
+        upload.account.outcome = "left"
+        raise
     except Exception:
         log.exception("a transcription failed")
+        upload.state.metrics.record("refused", reason="internal_error")
         yield _event(Refused(500, "the server failed; its log says why", code="internal_error").body)
 
 

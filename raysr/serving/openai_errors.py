@@ -11,6 +11,7 @@ MEANINGS: dict[int | str, str] = {
     400: "the request, or the audio, cannot be understood",
     401: "the API key is missing or unknown",
     404: "there is no such thing here",
+    408: "nothing more of the upload came",
     413: "the file, or its audio, is larger than may be",
     429: "this API key has too many files at once: come again after `Retry-After` seconds",
     503: "the server is full, restarts, or has no model yet: come again after `Retry-After` seconds",

@@ -42,6 +42,7 @@ class Realtime:
     """
 
     name = "realtime"
+    keeps_alive = False
 
     def __init__(self, language: str | None = None, beta: bool = False) -> None:
         self.id = f"sess_{uuid.uuid4().hex}"
@@ -136,7 +137,7 @@ class Realtime:
         match final.cause:
             case "finalize":
                 if self._asked_ends.popleft() == "clear":
-                    self._begin(final.end)
+                    self._begin(final.end, self._item.previous)
                     yield _event("input_audio_buffer.cleared")
                 else:
                     yield from self._complete(final.end)
@@ -167,10 +168,10 @@ class Realtime:
             usage={"type": "duration", "seconds": round(end - self._ended, 3)},
             model=item.events[-1].model,
         )
-        self._begin(end)
+        self._begin(end, item.id)
 
-    def _begin(self, end: float) -> None:
-        self._item, self._ended = _Item(self._item.id), end
+    def _begin(self, end: float, previous: str | None) -> None:
+        self._item, self._ended = _Item(previous), end
 
     def _settings(self, what: Literal["created", "updated"]) -> Message:
         settings = self._session.model_dump(mode="json")

@@ -30,14 +30,21 @@ class Limits(Config):
     """The longest WebSocket message; a longer one closes the stream with 1009."""
     queued_seconds: float = Field(default=10.0, gt=0)
     """Audio a stream may have waiting; the socket is not read while there is more."""
+    backlog_bytes: int = Field(default=32 << 20, ge=1 << 20)
+    """Messages of a stream that may wait to be read where nothing slows their sender down, as behind Ray Serve's own
+    proxy; a sender that is further ahead gets its finals and is closed with 1008."""
     idle_seconds: float = Field(default=20.0, gt=0)
     """A stream that sends nothing for so long, not even KeepAlive, gets its finals and is closed with 1011."""
+    quiet_seconds: float = Field(default=900.0, gt=0)
+    """The same where the protocol has nothing to say that one is still there: Realtime sessions and vosk's."""
     session_seconds: float = Field(default=4 * 3600.0, gt=0)
     """Audio a stream may send in all."""
     send_seconds: float = Field(default=20.0, gt=0)
     """How long a client may take to read one message before it is given up."""
     upload_bytes: int = Field(default=100 << 20, ge=1024)
     """The largest upload; a larger one is answered 413."""
+    upload_idle_seconds: float = Field(default=20.0, gt=0)
+    """An upload of which nothing comes for so long is answered 408."""
     upload_seconds: float = Field(default=2 * 3600.0, gt=0)
     """The longest uploaded audio, counted while it is decoded; longer is answered 413."""
 

@@ -31,13 +31,16 @@ class ServerState:
     streams: Places
     uploads: Places
     keeper: Keeper
+    backpressure: bool
     live: set[LiveStream] = field(default_factory=set)
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     _told: str | None = None
 
     @classmethod
-    def build(cls, config: ServingConfig, sinks: Sequence[Sink] = ()) -> "ServerState":
-        """Return the state of a replica that tells ``sinks`` too what it measures."""
+    def build(
+        cls, config: ServingConfig, sinks: Sequence[Sink] = (), backpressure: bool = True
+    ) -> "ServerState":
+        """Return the state of a replica; see :func:`raysr.serving.app.build_app`."""
         metrics = Metrics(sinks)
         slots = config.limits.sessions + config.limits.uploads + 1  # one warms a model up
         return cls(
@@ -51,6 +54,7 @@ class ServerState:
             streams=Places(config.limits.sessions, config.limits.sessions_per_key),
             uploads=Places(config.limits.uploads, config.limits.uploads_per_key),
             keeper=Keeper(config.keep),
+            backpressure=backpressure,
         )
 
     def reconfigure(self, config: UserConfig) -> None:
@@ -114,7 +118,7 @@ class ServerState:
 
     @property
     def lag(self) -> float:
-        """Seconds of audio received and not yet recognised, of the stream that is furthest behind."""
+        """Seconds since the oldest audio that is not recognised yet has come, of all streams."""
         return max((stream.lag for stream in self.live), default=0.0)
 
     def gauge(self) -> None:

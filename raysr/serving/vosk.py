@@ -37,6 +37,7 @@ class Vosk:
     """vosk-server's dialect of one stream."""
 
     name = "vosk"
+    keeps_alive = False
 
     def __init__(self) -> None:
         self.id = str(uuid.uuid4())
@@ -44,6 +45,7 @@ class Vosk:
         self._heard_any = False
         self._reader = PcmReader("linear16")
         self._partial = ""
+        self._finals: list[Final] = []
 
     @property
     def opening(self) -> tuple[int, Sequence[str]] | None:
@@ -73,14 +75,20 @@ class Vosk:
         raise Refusal("message", "a text message should be {'config': …}, {'reset': 1} or {'eof': 1}")
 
     def render(self, step: Step) -> list[Message]:
-        """Return an answer for each message of audio that was heard, or the one to ``reset`` and ``eof``."""
-        finals = [event for event in step.events if isinstance(event, Final)]
+        """Return an answer for each message of audio that was heard, or the one to ``reset`` and ``eof``.
+
+        Clients send a message and wait for its answer: nothing is said unasked, finals wait for the next answer.
+        """
+        self._finals += [event for event in step.events if isinstance(event, Final)]
         last = step.events[-1] if step.events else None
         if isinstance(last, Partial):
             self._partial = last.text
         elif isinstance(last, Final):
             self._partial = ""
-        if not step.pushes:
+        if not step.pushes and not step.asked:
+            return []
+        finals, self._finals = self._finals, []
+        if step.asked:
             return [self._result(finals)]
         answers = [self._result(finals)] if any(final.text for final in finals) else []
         return [*answers, *({"partial": self._partial} for _ in range(step.pushes - len(answers)))]

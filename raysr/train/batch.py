@@ -15,7 +15,7 @@ from raysr.corpus.utterance import Utterance
 from raysr.errors import CorpusError
 from raysr.model.distillation import SequenceLevel, WordLevel
 from raysr.text.tokeniser import Tokeniser
-from raysr.train.distillation import Targets, to_device
+from raysr.train.distillation import DistillationConfig, Targets, random_targets, to_device
 from raysr.train.job import AugmentConfig
 from raysr.train.reading.reader import FeatureReader
 
@@ -107,14 +107,27 @@ class BatchMaker:
         )
 
 
-def random_batch(utterances: int, frames: int, tokens: int, mel_bins: int, vocab_size: int) -> Batch:
-    """Return a batch of noise, every utterance as long as all others, for what depends on shapes alone."""
+def random_batch(
+    utterances: int,
+    frames: int,
+    tokens: int,
+    mel_bins: int,
+    vocab_size: int,
+    distillation: DistillationConfig | None = None,
+) -> Batch:
+    """Return a batch of noise, every utterance as long as all others, for what depends on shapes alone.
+
+    A teacher, if there is one, has as long texts, and something to say of every utterance.
+    """
+    texts = torch.randint(1, vocab_size, (utterances, tokens))
+    lengths = torch.full((utterances,), tokens)
     return Batch(
         torch.randn(utterances, frames, mel_bins),
         torch.full((utterances,), frames),
-        torch.randint(1, vocab_size, (utterances, tokens)),
-        torch.full((utterances,), tokens),
+        texts,
+        lengths,
         torch.ones(utterances),
+        random_targets(texts, lengths, vocab_size, distillation) if distillation else None,
     )
 
 

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from raysr.corpus.disk import replacing
 from raysr.errors import RunError
 
 MODEL, AVERAGE, SHARED, PROGRESS = "model.safetensors", "ema.safetensors", "shared.pt", "progress.json"
@@ -85,9 +86,8 @@ class Snapshot:
             torch.save(dict(self.shared), folder / SHARED)
             (folder / PROGRESS).write_text(json.dumps(asdict(self.progress)))
         digests = {name: _digest(folder / name, durable=True) for name in written}
-        partial = folder / f".{digests_file(self.rank)}"
-        partial.write_text(json.dumps(digests))
-        partial.rename(folder / digests_file(self.rank))
+        with replacing(folder / digests_file(self.rank)) as file:
+            file.write(json.dumps(digests).encode())
 
 
 @dataclass(frozen=True)

@@ -113,10 +113,15 @@ class TrialStudent:
     def __call__(self, device: torch.device) -> Step:
         model = AsrModel(self.job.model, self.vocab_size)
         comm = _dearest(self.job.train.comm)
-        student = Student(model, self.job.train, comm, device, self.job.seed, exchanges=True)
+        train, teacher = self.job.train, self.job.distillation
+        optimiser = train.optimiser.model_copy(
+            update={"freeze_step": 1}
+        )  # what it keeps from then on is there at once
+        train = train.model_copy(update={"optimiser": optimiser})
+        student = Student(model, train, comm, device, self.job.seed, exchanges=True)
 
         def step(shape: Shape) -> None:
-            batch = random_batch(*shape, self.job.model.mel_bins, self.vocab_size)
+            batch = random_batch(*shape, self.job.model.mel_bins, self.vocab_size, teacher)
             for _ in range(CONTEXTS):
                 student.step([batch], 1.0)
 

@@ -95,12 +95,13 @@ class Data:
         self.names = [utterance.id for utterance in everything]
         self.lengths = Lengths(
             frames=[[reader.frames(u) for u in source] for source in sources],
-            tokens=_dealt([len(t) for t in self.batches.tokens], sources),
+            tokens=_dealt(_longest_texts(self.batches), sources),
             shares=shares,
             max_padding=job.train.max_padding,
             stretch=1 / (1 - job.train.augment.warp.tempo),
             frame_shift_ms=job.features.frame_shift_ms,
         )
+        self._frames = np.array([frames for source in self.lengths.frames for frames in source])
         self.dev = BatchMaker(dev, reader, tokeniser, job.train.augment) if dev else None
         self.dev_frames = [reader.frames(u) for u in dev]
 
@@ -131,10 +132,9 @@ class Data:
         """Cut utterances, the longest first, into runs of no more than ``piece`` padded frames."""
         if piece is None:
             return [indices]
-        frames = [frames for source in self.lengths.frames for frames in source]
         runs, first = [], 0
         while first < len(indices):
-            count = max(1, piece // frames[indices[first]])
+            count = max(1, piece // int(self._frames[indices[first]]))
             runs.append(indices[first : first + count])
             first += count
         return runs
@@ -218,6 +218,14 @@ def _targets(job: TrainJob, batches: BatchMaker, tokeniser: Tokeniser) -> Target
         stored = StoredDistributions([Path(folder) for folder in job.distributions], tokeniser)
         return WordTargets(batches.utterances, batches.tokens, stored, word)
     return SequenceTargets(batches.utterances, batches.tokens, tokeniser, sequence) if sequence else None
+
+
+def _longest_texts(batches: BatchMaker) -> list[int]:
+    """Return, for each utterance, the tokens of its text, or of its teacher's where that is longer."""
+    own = [len(tokens) for tokens in batches.tokens]
+    if not isinstance(batches.targets, SequenceTargets):
+        return own
+    return [max(pair) for pair in zip(own, map(len, batches.targets.tokens), strict=True)]
 
 
 def _dealt(values: Sequence[int], sources: Sequence[Sequence[Any]]) -> list[list[int]]:

@@ -1,5 +1,6 @@
 """What a student learns beside its labels: a teacher's distributions or a teacher's texts, made ready for batches."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal, Protocol, Self
 
@@ -115,6 +116,21 @@ class SequenceTargets:
             torch.tensor([len(t) for t in tokens]),
             torch.tensor([self.config.weight * self.known[i] for i in indices]),
         )
+
+
+def random_targets(
+    tokens: Tensor, lengths: Tensor, vocab_size: int, config: DistillationConfig
+) -> WordLevel | SequenceLevel | None:
+    """Return what a teacher says who has something to say of every utterance: of the shapes that training has."""
+    if config.sequence:
+        return SequenceLevel(tokens, lengths, torch.full((len(tokens),), config.sequence.weight))
+    if config.word is None:
+        return None
+    k = min(config.word.top, vocab_size)
+    ids = torch.arange(k, dtype=torch.int32).expand(len(tokens), tokens.shape[1] + 1, k).contiguous()
+    log_probs = torch.full(ids.shape, -math.log(k), dtype=torch.float16)
+    weight = torch.full((len(tokens),), config.word.weight)
+    return WordLevel(Distributions(log_probs, ids), weight, config.word.temperature)
 
 
 def to_device(

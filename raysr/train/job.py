@@ -88,6 +88,11 @@ class TrainConfig(Config):
         EXCHANGES.check(self.comm)
         if self.final == "best" and not self.keep_best:
             raise ValueError("final: best needs the best checkpoints: set keep_best to 1 or more")
+        if self.final == "best" and self.comm.kind in ("local_sgd", "diloco"):
+            raise ValueError(
+                f"final: best: between the meetings of comm.kind {self.comm.kind} the loss on dev is of no one model: "
+                "set it to last"
+            )
         if self.optimiser.kind == "onebit_adam" and self.comm.kind not in ("none", "fp16", "bf16"):
             raise ValueError(
                 f"optimiser onebit_adam compresses what it sends: comm.kind {self.comm.kind} has nothing left to do; "

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from raysr.corpus.disk import exclusive, naming_folder, sync
+from raysr.corpus.disk import exclusive, naming_folder, replacing, sync
 from raysr.errors import RunError
 from raysr.train import checkpoint, loop
 from raysr.train.checkpoint import Snapshot
@@ -107,7 +107,8 @@ class LocalReporter(Journal):
             snapshot.write(partial)
             if self.rank == 0:
                 if dev_loss is not None:
-                    (partial / SCORE).write_text(json.dumps(dev_loss))
+                    with replacing(partial / SCORE) as file:
+                        file.write(json.dumps(dev_loss).encode())
                 self._await_others(partial, snapshot.ranks)
                 shutil.rmtree(folder, ignore_errors=True)
                 partial.rename(folder)

@@ -110,7 +110,7 @@ class Training:
                     rate = self.student.learning_rate(self.step - 1)
                     self.reporter.metrics(window.close(self.step, rate, self.student.stepper.skipped))
                 if self._is_due(self.config.checkpoint_every):
-                    self._checkpoint(sampler)
+                    self._checkpoint(sampler, watch)
         self.reporter.finish()
 
     def _is_due(self, every: int) -> bool:
@@ -125,10 +125,12 @@ class Training:
     def _part(self, step: int, indices: Any) -> Part:
         return self.data.part(step, indices, self.budget.piece, self.rank, self.ranks)
 
-    def _checkpoint(self, sampler: dict[str, Any]) -> None:
+    def _checkpoint(self, sampler: dict[str, Any], watch: Watch) -> None:
         student = self.student
-        loss = self._development_loss()
-        shared, own = student.state()
+        with watch.together("the loss on dev"):
+            loss = self._development_loss()
+        with watch.together("the checkpoint"):
+            shared, own = student.state()
         common: dict[str, Any] = {}
         if self.rank == 0:
             common["progress"] = Progress(
@@ -193,7 +195,8 @@ def train(job: TrainJob, reporter: Reporter, resume: Path | None = None) -> Trai
                 job, model, tokeniser, leave_out, reporter.left_out, lambda why: reporter.note({"cache": why})
             )
         )
-        training = Training(job, model, data, device, reporter, resume)
+        with watch.together("the set-up", patient=True):
+            training = Training(job, model, data, device, reporter, resume)
         training.run(watch)
         # nothing that synchronises gradients goes with it: its threads may not outlive the process group
         return Trained(model, training.step, training.student.stepper.skipped)

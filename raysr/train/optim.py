@@ -14,7 +14,7 @@ from raysr.train.checkpoint import on_cpu
 from raysr.train.hooks.blocks import CODECS, CompressedMean
 from raysr.train.hooks.traffic import Traffic
 from raysr.train.job import OptimiserConfig, ScheduleConfig
-from raysr.train.onebit_adam import MeanOfOne, OneBitAdam
+from raysr.train.onebit_adam import Mean, MeanOfOne, OneBitAdam
 
 
 class ShardedAdamW(ZeroRedundancyOptimizer):
@@ -70,13 +70,19 @@ class ShardedAdamW(ZeroRedundancyOptimizer):
         self.optim.load_state_dict({"state": own, "param_groups": self.optim.state_dict()["param_groups"]})
 
 
-def build_optimiser(model: nn.Module, config: OptimiserConfig, traffic: Traffic | None = None) -> Optimizer:
+def build_optimiser(
+    model: nn.Module,
+    config: OptimiserConfig,
+    traffic: Traffic | None = None,
+    compresses: bool | None = None,
+) -> Optimizer:
     """Return the optimiser of all parameters of a replica, with weight decay on matrices alone.
 
     Args:
         model: the same on all ranks of the default process group, if there is one, and where it is to stay.
         config: says which; a rank by itself has nothing to share or to compress, and computes the same without.
         traffic: counts what the optimiser sends.
+        compresses: whether momenta are compressed; None: where there are others to send them to.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
@@ -85,7 +91,8 @@ def build_optimiser(model: nn.Module, config: OptimiserConfig, traffic: Traffic 
     ]
     traffic = Traffic() if traffic is None else traffic
     if config.kind == "onebit_adam":
-        mean = MeanOfOne() if _alone() else CompressedMean(CODECS["1bit"](), traffic)
+        compresses = not _alone() if compresses is None else compresses
+        mean: Mean = CompressedMean(CODECS["1bit"](), traffic) if compresses else MeanOfOne()
         return OneBitAdam(groups, mean, config.freeze_step, lr=config.lr, betas=config.betas)
     if config.kind == "zero" and not _alone():
         return ShardedAdamW(groups, model, traffic, lr=config.lr, betas=config.betas, fused=True)

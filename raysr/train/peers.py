@@ -4,6 +4,7 @@ import json
 import secrets
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,8 @@ import torch.distributed as dist
 from raysr.train.network.gather import address_in_group, gather_objects
 
 MOST_AT_ONCE = 32
-LONGEST = 1 << 16  # characters of a message
+LONGEST = 1 << 16  # bytes of a message
+QUESTION_S = 1.0
 GONE = "has ended: it was killed, or its host ran out of memory"
 SILENT = "does not answer: it is stopped, or its host or network is down"
 
@@ -27,24 +29,29 @@ class Stand:
 
     Attributes:
         step: in which it is, or was last.
-        inside: whether it is in that step.
+        inside: whether it is in that step, or in something else that all do together.
         seconds: since it was last seen to move.
         place: the line of code.
+        done: how much it has begun together with the others.
+        what: it is in, or was last, beside steps.
     """
 
     step: int
     inside: bool
     seconds: float
     place: str
+    done: int = 0
+    what: str = ""
 
     @property
     def when(self) -> str:
-        return f"{'in' if self.inside else 'after'} step {self.step}"
+        where = f"{'in' if self.inside else 'after'} {self.what or f'step {self.step}'}"
+        return f"{where} after step {self.step}" if self.what else where
 
     @property
-    def progress(self) -> tuple[int, bool]:
+    def progress(self) -> tuple[int, int, bool]:
         """Grows from step to step, and after each."""
-        return self.step, not self.inside
+        return self.step, self.done, not self.inside
 
 
 class Peers:
@@ -129,14 +136,13 @@ class Peers:
             except OSError:
                 return  # closed
             with connection:
-                connection.settimeout(1.0)
                 try:
                     self._answer(connection)
-                except (OSError, ValueError):
+                except (OSError, ValueError, RecursionError):
                     continue  # who asked is gone, or is none of ours
 
     def _answer(self, connection: socket.socket) -> None:
-        message = json.loads(connection.makefile().readline(LONGEST))
+        message = json.loads(_line_of(connection, QUESTION_S))
         if not isinstance(message, dict) or message.get("token") != self._token:
             return
         connection.sendall(json.dumps(asdict(self._stand())).encode() + b"\n")
@@ -188,6 +194,18 @@ def _line(lines: Sequence[tuple[FrameType, int]]) -> str:
         return "no code"
     frame, number = (ours or lines)[0]
     return f"{frame.f_code.co_name} ({Path(frame.f_code.co_filename).name}:{number})"
+
+
+def _line_of(connection: socket.socket, seconds: float) -> bytes:
+    """Return a line that has to be there within so many seconds; whoever asks slowly keeps the others waiting."""
+    until, line = time.monotonic() + seconds, b""
+    while not line.endswith(b"\n") and len(line) < LONGEST:
+        connection.settimeout(max(0.001, until - time.monotonic()))
+        part = connection.recv(LONGEST)
+        if not part:
+            break
+        line += part
+    return line
 
 
 def _listen() -> socket.socket:

@@ -9,9 +9,13 @@ import contextlib
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 
 from raysr.errors import ConfigError
+from raysr.train.network.gather import gather_objects
 
+ALL_CAN = ("fp32", "fp16", "bf16")
+"""By how many devices can: what one of them can, those before can be had of all that ask for ``auto``."""
 TYPES: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -32,8 +36,8 @@ class Precision:
 def choose(name: str, device: torch.device, insist: bool = False) -> Precision:
     """Turn ``auto``, ``fp32``, ``bf16`` or ``fp16`` into what this device runs.
 
-    ``auto`` is bf16 on GPUs that have it (Ampere and newer), fp16 with loss scaling on older ones, and fp32 on a CPU.
-    Only fp16 scales its loss.
+    ``auto`` is bf16 on GPUs that have it (Ampere and newer), fp16 with loss scaling where any rank's is older, and fp32
+    on a CPU; all ranks of the default process group, if there is one, ask together. Only fp16 scales its loss.
 
     Args:
         name: of the precision.
@@ -44,7 +48,7 @@ def choose(name: str, device: torch.device, insist: bool = False) -> Precision:
         ConfigError: the device only emulates the type.
     """
     if name == "auto":
-        name = _best(device)
+        name = _best_of_all(_best(device))
     if not insist:
         check(name, device)
     scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
@@ -69,6 +73,12 @@ def _best(device: torch.device) -> str:
     if device.type != "cuda":
         return "fp32"
     return "bf16" if _in_hardware("bf16", device) else "fp16"
+
+
+def _best_of_all(own: str) -> str:
+    """Return what all ranks can: a loss that one scales and another does not has no mean."""
+    found = gather_objects(own) if dist.is_available() and dist.is_initialized() else [own]
+    return min(found, key=ALL_CAN.index)
 
 
 def _in_hardware(name: str, device: torch.device) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import ray
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import _TorchBackend
 from ray.util import get_node_ip_address
@@ -36,4 +37,11 @@ class GroupConfig(TorchConfig):
 
 
 def _prepare(environment: Mapping[str, str]) -> None:
+    hide_gpus()
     os.environ.update({**where_gloo_is_heard(get_node_ip_address()), **TOLD_TO_TORCH, **environment})
+
+
+def hide_gpus() -> None:
+    """Let a worker that was given no GPU see none: Ray shows it all of its host's, which others have."""
+    if not ray.get_gpu_ids():
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""

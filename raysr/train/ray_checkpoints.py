@@ -63,11 +63,13 @@ def _whole(folder: Path) -> list[_Kept]:
     """Return the checkpoints whose ranks have all written their part; which they are, their steps say."""
     found = []
     for path in folder.glob(f"{PREFIX}*"):
-        if (path / PROGRESS).exists() and (path / METRICS).exists():
+        try:
             progress = json.loads((path / PROGRESS).read_text())
-            if not absent(path, progress["ranks"]):
-                metrics = json.loads((path / METRICS).read_text())
-                found.append(_Kept(progress["step"], path.name, metrics))
+            metrics = json.loads((path / METRICS).read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            continue  # one that was being written when the power went
+        if not absent(path, progress["ranks"]):
+            found.append(_Kept(progress["step"], path.name, metrics))
     return found
 
 

@@ -29,6 +29,7 @@ from raysr.train.network.payload import Shapes
 from raysr.train.network.preflight import Order, preflight_of
 from raysr.train.network.recommend import Accuracy
 from raysr.train.network.report import Finding, Report
+from raysr.train.ray_backend import hide_gpus
 
 PORTS = range(20000, 32000)
 """Below those that Linux gives to connections, and above Ray's: one that is free stays so until rank 0 listens."""
@@ -54,8 +55,9 @@ class _Rank:
         """Return a free port, and whether Ray asks for a token here."""
         return free_port(secrets.choice(PORTS)), os.environ.get("RAY_AUTH_MODE") == "token"
 
-    def examine(self, order: Order, rank: int, ranks: int, address: str, port: int) -> Report:
-        return preflight_of(order, rank, ranks, address, port)
+    def examine(self, order: Order, rank: int, ranks: int, address: str, port: int, secret: bytes) -> Report:
+        hide_gpus()
+        return preflight_of(order, rank, ranks, address, port, secret)
 
 
 def preflight_at(config: ClusterConfig, order: Order) -> Report:
@@ -101,7 +103,7 @@ def preflight_cluster(order: Order, nodes: Sequence[Node] | None = None) -> Repo
     ranks = [_on(node) for node in nodes]
     try:
         arrived = _arrivals(nodes, ranks, order.network.timeout_s)
-        place = nodes[0].address, arrived[0][0]
+        place = nodes[0].address, arrived[0][0], secrets.token_bytes(32)
         examined = [actor.examine.remote(order, rank, len(ranks), *place) for rank, actor in enumerate(ranks)]
         report: Report = ray.get(examined)[0]
     except RayError as error:

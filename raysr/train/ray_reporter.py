@@ -19,7 +19,7 @@ import ray.train
 from ray.train import Checkpoint, CheckpointUploadMode
 from ray.train.collective import broadcast_from_rank_zero
 
-from raysr.corpus.disk import naming_folder
+from raysr.corpus.disk import naming_folder, replacing, sync
 from raysr.errors import RunError
 from raysr.train.checkpoint import Snapshot
 from raysr.train.journal import Journal
@@ -102,5 +102,7 @@ def _write(snapshot: Snapshot, metrics: Mapping[str, Any], folder: Path) -> None
                 f"{folder.parent} is not there for rank {snapshot.rank}: it has to be the same folder on all hosts"
             ) from None
         if snapshot.rank == 0:
-            (folder / METRICS).write_text(json.dumps(metrics))
+            sync(folder.parent)
+            with replacing(folder / METRICS) as file:
+                file.write(json.dumps(metrics).encode())
         snapshot.write(folder)

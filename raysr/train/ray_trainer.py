@@ -8,9 +8,11 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import ray
 import ray.train
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer
+from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
 from raysr.cluster import is_own, root_cause
 from raysr.errors import RaysrError, RunError
@@ -26,7 +28,7 @@ class _Trainer(TorchTrainer):
     """Ray Train's, without the actors that a training of ours has no use for: each takes a hundredth of a core."""
 
     def _create_default_callbacks(self) -> list[Any]:
-        # we read no Ray datasets; what a dead controller leaves behind in a cluster that ends with it harms nobody
+        # we read no Ray datasets; what a dead controller leaves reserved in a cluster of ours is given back below
         unused = {"DatasetsCallback", *({"PlacementGroupCleanerCallback"} if is_own() else ())}
         given = super()._create_default_callbacks()  # type: ignore[misc]  # Ray Train V2 has it
         return [callback for callback in given if type(callback).__name__ not in unused]
@@ -66,7 +68,7 @@ def fit(job: TrainJob, scaling: Scaling, name: str) -> Path:
         ),
     )
     try:
-        with _keyboard_interrupt():
+        with _keyboard_interrupt(), _no_places_left():
             result = trainer.fit()
     except Exception as error:
         raise RunError(
@@ -116,6 +118,20 @@ def _worker(config: dict[str, Any]) -> None:
     with contextlib.ExitStack() as stack:
         resume = Path(stack.enter_context(newest.as_directory())) if newest else None
         loop.train(job, RayReporter(Path(job.out)), resume)
+
+
+@contextlib.contextmanager
+def _no_places_left() -> Iterator[None]:
+    """Give back what a training that fails has left reserved: where its controller was killed nobody else does."""
+    before = set(placement_group_table())
+    try:
+        yield
+    except BaseException:
+        if is_own():
+            for name, group in placement_group_table().items():
+                if name not in before and group["state"] != "REMOVED":
+                    remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(name)))
+        raise
 
 
 @contextlib.contextmanager

@@ -59,7 +59,7 @@ class Student:
         self.exchange: Exchange = EXCHANGES.build(comm, context) if several else Alone(self.model)
         self.precision = precision.choose(config.precision, device, config.emulate_precision)
         self.objective = Objective(device, self.precision, seed, self.rank, self.ranks)
-        self.optimiser = build_optimiser(self.model, config.optimiser, self.exchange.traffic)
+        self.optimiser = build_optimiser(self.model, config.optimiser, self.exchange.traffic, several)
         self.average = MovingAverage(self.model, config.ema_decay) if config.ema_decay else None
         self.stepper = Stepper(
             self.model,
@@ -128,6 +128,8 @@ class Student:
                 on_cpu(self.model.state_dict()),
                 on_cpu(self.optimiser.state_dict()),
             )
+            if self.average is not None:
+                own["average"] = on_cpu(self.average.state_dict())
         return shared, own
 
     def load(self, found: Checkpoint) -> None:
@@ -144,7 +146,8 @@ class Student:
         weights = own.get("model") or (_mean(apart) if apart else found.model)
         load_weights(self.model, weights, f"the checkpoint after step {found.progress.step}")
         load_shared_state(self.optimiser, own.get("replica") or found.shared["optimiser"])
-        self.precision.scaler.load_state_dict((own or found.others[0])["scaler"])
+        if scaler := (own or found.others[0])["scaler"]:  # none where nothing was scaled
+            self.precision.scaler.load_state_dict(scaler)
         progress = found.progress
         if found.others:
             taken = progress.step - progress.skipped_steps
@@ -153,7 +156,8 @@ class Student:
             self.exchange.load_state_dict(on_device(own["exchange"], self.device))
             load_own_state(self.optimiser, own["optimiser"])
         if self.average is not None:
-            self.average.load(found.average or self.model.state_dict(), found.shared.get("updates", 0))
+            average = own.get("average") or found.average or self.model.state_dict()
+            self.average.load(average, found.shared.get("updates", 0))
         self.stepper.steps, self.stepper.skipped = progress.step, progress.skipped_steps
 
 

@@ -11,6 +11,7 @@ What one rank finds out, or the error of its own that ends it, it tells all othe
 NCCL's own watchdog would end the process: :data:`TOLD_TO_TORCH` is in its environment.
 """
 
+import math
 import sys
 import threading
 import time
@@ -40,11 +41,14 @@ class Watch:
             for batch in batches:
                 with watch.step(number):
                     update(batch)
+                with watch.together("the loss on dev"):
+                    evaluate()
 
     Without a process group, or in one of a single rank, it does nothing.
 
     Args:
-        timeout: seconds that a rank may wait in one line of a step; the group's own time-out becomes a little longer.
+        timeout: seconds that a rank may wait in one line of what they do together; the group's own time-out becomes a
+            little longer.
         patience: seconds that a rank has to answer.
 
     Raises:
@@ -54,7 +58,8 @@ class Watch:
 
     def __init__(self, timeout: float, patience: float = 5.0) -> None:
         self._timeout, self._patience = timeout, patience
-        self._step, self._inside = 0, False
+        self._step, self._what, self._done = 0, "", 0
+        self._inside = self._patient = False
         self._failed: Stand | None = None
         self._verdict: str | None = None
         self._peers: Peers | None = None
@@ -88,8 +93,25 @@ class Watch:
     @contextmanager
     def step(self, number: int) -> Iterator[None]:
         """Be in a step, in which the ranks wait for each other; it fails where any of them has."""
+        with self._in(number, "", False):
+            yield
+
+    @contextmanager
+    def together(self, what: str, patient: bool = False) -> Iterator[None]:
+        """Be in something else that all ranks do, in the same order and after the same steps.
+
+        Where ranks also do what takes each its own time, they are ``patient``: only one that has ended or does not
+        answer is missing then, and none that is merely somewhere else.
+        """
+        with self._in(self._step, what, patient):
+            yield
+
+    @contextmanager
+    def _in(self, step: int, what: str, patient: bool) -> Iterator[None]:
         self._check()
-        self._step, self._inside = number, True
+        self._step, self._what, self._patient = step, what, patient
+        self._done += 1
+        self._inside = True
         yield
         self._inside = False
         self._check()  # before anything that a broken collective left is kept
@@ -124,7 +146,7 @@ class Watch:
                 before, due, self._moved = here, self._timeout, time.monotonic()
             elif here.inside and here.seconds > due and self._verdict is None:
                 due *= 2
-                found = peers.missing(here, self._timeout / 2)
+                found = peers.missing(here, math.inf if self._patient else self._timeout / 2)
                 if found is not None and self._learn(found):
                     peers.tell(found)
 
@@ -141,7 +163,8 @@ class Watch:
         if self._failed is not None:
             return self._failed
         place = of_frame(sys._current_frames().get(self._thread))
-        return Stand(self._step, self._inside, time.monotonic() - self._moved, place)
+        seconds = time.monotonic() - self._moved
+        return Stand(self._step, self._inside, seconds, place, self._done, self._what)
 
 
 def _is_of_a_collective(error: BaseException) -> bool:

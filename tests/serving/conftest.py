@@ -41,8 +41,8 @@ def start(pool: Path) -> Iterator[Callable[..., Server]]:
     """Start endpoints with options of their own; they end with the test."""
     with contextlib.ExitStack() as stack:
 
-        def begin(**options: Any) -> Server:
+        def begin(backpressure: bool = True, **options: Any) -> Server:
             config = ServingConfig.parse({"pool": str(pool), "poll_seconds": 0.05, **options})
-            return stack.enter_context(serving(config))
+            return stack.enter_context(serving(config, backpressure))
 
         yield begin

@@ -47,9 +47,9 @@ def publish(pool: Path, name: str, recogniser: Recogniser, cycle: int, **metrics
 
 
 @contextlib.contextmanager
-def serving(config: ServingConfig) -> Iterator[Server]:
+def serving(config: ServingConfig, backpressure: bool = True) -> Iterator[Server]:
     """Run the endpoint in a thread for the block."""
-    app = build_app(config)
+    app = build_app(config, backpressure=backpressure)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", ws="websockets-sansio"))
 
     def reconfigure(user_config: UserConfig) -> None:

@@ -16,11 +16,12 @@ import openai
 import pytest
 from deepgram import DeepgramClient
 from deepgram.environment import DeepgramClientEnvironment
-from endpoint import Server, messages, pcm16, said, wav
+from endpoint import Server, messages, pcm16, publish, said, until, wav
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from raysr.errors import ConfigError
+from raysr.pool import Recogniser
 from raysr.serving.access import Access, read_keys
 
 ONE, TWO = "one-and-only-key-0123", "two-and-other-key-4567"
@@ -193,6 +194,31 @@ def test_a_line_that_cannot_be_read_is_named(tmp_path: Path, text: str, told: st
         read_keys(tmp_path / "keys")
     with pytest.raises(ConfigError, match=told):
         Access(str(tmp_path / "keys"))
+
+
+def test_a_key_that_a_browser_cannot_send_is_named(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("page: abcdefghijklmnop/rstuvw==\n")
+    with pytest.raises(
+        ConfigError, match=r"keys:1: the key of page has characters that browsers cannot send"
+    ):
+        read_keys(tmp_path / "keys")
+
+
+def test_a_file_in_another_encoding_changes_nothing_and_stops_nothing(
+    start: Start, keys: Path, recogniser: Recogniser, tmp_path: Path
+) -> None:
+    publish(tmp_path / "pool", "one", recogniser, cycle=0)
+    server = start(keys=str(keys), pool=str(tmp_path / "pool"))
+    keys.write_bytes("# Müller\n".encode("latin-1") + keys.read_bytes())
+    publish(tmp_path / "pool", "two", recogniser, cycle=1)
+
+    def model() -> str:
+        with urllib.request.urlopen(f"{server.url}/healthz", timeout=20) as answer:
+            return str(json.load(answer)["model"])
+
+    until(lambda: model() == "two")
+    with pytest.raises(ConfigError, match=r"keys: .*utf-8"):
+        Access(str(keys))
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

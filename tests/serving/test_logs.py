@@ -55,8 +55,13 @@ def test_every_stream_and_file_has_its_line(
     sdk.audio.transcriptions.create(model="any", file=("speech.wav", wav("bad cafe")))
     with pytest.raises(openai.BadRequestError):
         sdk.audio.transcriptions.create(model="any", file=("speech.wav", b"dear all"))
+    stranger = openai.OpenAI(base_url=f"{server.url}/v1", api_key="another-key-than-that", max_retries=0)
+    with pytest.raises(openai.AuthenticationError):
+        stranger.audio.transcriptions.create(model="any", file=("speech.wav", wav("bad cafe")))
+    with server.listen(channels="many", **token) as socket:
+        messages(socket)
 
-    good, long, denied, file, junk = accounts(written)
+    good, long, denied, file, junk, unknown, wrong = accounts(written)
     assert good["session"] == session
     assert good["level"] == "INFO"
     assert {key: good[key] for key in ("protocol", "client", "outcome", "model", "finals")} == {
@@ -71,6 +76,8 @@ def test_every_stream_and_file_has_its_line(
     assert (long["outcome"], denied["outcome"], denied["client"]) == ("too_long", "denied", "")
     assert (file["protocol"], file["outcome"], file["client"]) == ("file", "ended", "alice")
     assert (junk["protocol"], junk["outcome"]) == ("file", "invalid_audio")
+    assert (unknown["protocol"], unknown["outcome"]) == ("file", "invalid_api_key")
+    assert (wrong["protocol"], wrong["outcome"], wrong["client"]) == ("deepgram", "request", "alice")
     assert token["token"] not in written.getvalue()
     assert "bad cafe" not in written.getvalue(), "what people say is no matter of the log"
 

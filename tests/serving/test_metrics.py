@@ -52,6 +52,17 @@ def test_a_final_that_was_asked_for_is_as_late_as_its_answer() -> None:
     assert list(latency.seen([final([], "stop")], 12.0)) == []
 
 
+def test_how_far_behind_a_stream_is_is_told_by_when_its_audio_came() -> None:
+    latency = Latency()
+    assert latency.age(0.0, 5.0) == 0
+    latency.arrived(1.0, 10.0)
+    latency.arrived(2.0, 10.5)  # twice as fast as speech
+    assert latency.age(0.0, 12.0) == 2.0
+    assert latency.age(0.5, 12.0) == 2.0
+    assert latency.age(1.0, 12.0) == 1.5
+    assert latency.age(2.0, 12.0) == 0
+
+
 def test_arrivals_are_forgotten_when_no_segment_can_hold_them_any_more() -> None:
     latency = Latency()
     for second in range(1000):

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import re
+import socket
 import struct
 import time
 import urllib.error
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import openai
 import pytest
-from endpoint import Server, wav
+from endpoint import Server, pcm16, transcribed, wav
 from toy_language import sung
 
 from raysr.audio.files import encode_opus, wav_bytes
@@ -247,6 +248,30 @@ def test_uploads_beyond_the_places_are_503_and_the_sdk_may_retry(start: Callable
     assert 200 in statuses
     assert set(statuses) <= {200, 503}
     assert 503 in statuses
+
+
+def test_an_upload_that_stalls_gives_its_place_back(start: Callable[..., Server]) -> None:
+    server = start(limits={"upload_idle_seconds": 0.5, "uploads": 1})
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as sender:
+        sender.sendall(
+            b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: here\r\nContent-Length: 9999999\r\n"
+            b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
+        )
+        answer = sender.recv(4096).decode()
+        assert answer.startswith("HTTP/1.1 408")
+        assert "nothing more of the upload came for 0.5 s" in answer + sender.recv(4096).decode()
+    assert transcribed(server, pcm16("bad")) == "bad"
+
+
+def test_a_thousand_phrases_are_taken_and_one_more_is_told(server: Server) -> None:
+    words = [f"{a}{b}{c}{d}" for a in "abcdef" for b in "abcdef" for c in "abcdef" for d in "abcdef"]
+    file = ("speech.wav", wav("bad cafe"))
+    create = client(server).audio.transcriptions.create
+    found = create(model="any", file=file, extra_body={"keywords": words[:1000]})
+    assert found.text
+    with pytest.raises(openai.BadRequestError, match="1000"):
+        create(model="any", file=file, extra_body={"keywords": words[:1001]})
 
 
 def test_models_names_what_is_served(server: Server) -> None:

@@ -182,6 +182,37 @@ def test_a_key_is_asked_for_where_one_is_needed(
     expect(page.locator(".segment").last).to_contain_text("beg")
 
 
+def test_a_key_that_no_browser_can_send_leaves_the_page_as_it_was(page: Page, server: Server) -> None:
+    opened(page, server)
+    page.evaluate("sessionStorage.setItem('key', 'abc/def==')")
+    page.reload()
+    page.click("#speak")
+    expect(page.locator("#problem")).to_contain_text("This did not start")
+    expect(page.locator("#speak")).to_have_text("Speak")
+    page.evaluate("sessionStorage.clear()")
+    page.reload()
+    page.click("#speak")
+    expect(page.locator(".segment").first).to_contain_text("bad")
+    expect(page.locator("#file")).to_be_disabled()
+    page.click("#speak")
+    expect(page.locator("#file")).to_be_enabled()
+
+
+def test_what_is_said_before_the_connection_stands_is_heard_and_a_stop_then_ends_it(
+    page: Page, server: Server
+) -> None:
+    page.route_web_socket("**/v1/listen*", lambda route: (time.sleep(1.5), route.connect_to_server()))
+    opened(page, server).click("#speak")
+    expect(page.locator(".segment").first).to_contain_text("bad")
+    page.click("#speak")
+    expect(page.locator("#speak")).to_have_text("Speak")
+    page.click("#speak")
+    page.click("#speak")  # while it is still connecting
+    expect(page.locator("#speak")).to_have_text("Speak")
+    expect(page.locator("#service")).to_have_text(re.compile("0 of"))
+    expect(page.locator("#problem")).to_be_hidden()
+
+
 def test_it_says_what_is_kept_and_takes_no_for_an_answer(
     page: Page, start: Callable[..., Server], tmp_path: Path
 ) -> None:

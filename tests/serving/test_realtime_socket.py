@@ -118,6 +118,9 @@ def test_a_commit_in_the_middle_of_a_turn_ends_it(server: Server) -> None:
 
 def test_what_is_cleared_is_not_transcribed(server: Server) -> None:
     with connected(server, turn_detection=None) as connection:
+        sent(connection, pcm24("beg"))
+        connection.input_audio_buffer.commit()
+        (first,) = completed(until_completed(connection))
         sent(connection, pcm24("bad cafe"))
         connection.input_audio_buffer.clear()
         sent(connection, pcm24("head"))
@@ -125,6 +128,10 @@ def test_what_is_cleared_is_not_transcribed(server: Server) -> None:
         events = until_completed(connection)
     assert "input_audio_buffer.cleared" in [event.type for event in events]
     assert [item.transcript for item in completed(events)] == ["head"]
+    committed = [event for event in events if event.type == "input_audio_buffer.committed"]
+    assert [event.previous_item_id for event in committed] == [
+        first.item_id
+    ]  # what was cleared is in no chain
 
 
 @pytest.mark.parametrize("kind", ["audio/pcmu", "audio/pcma"])

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,8 @@ from toy_language import sung
 from vosk.transcriber.transcriber import Transcriber
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
+
+from raysr.serving.live import PAUSE_SECONDS
 
 SAID = "bad cafe, head ache"
 RATE = {"config": {"sample_rate": 16000}}
@@ -111,6 +114,38 @@ def test_a_reset_brings_a_final_and_the_stream_goes_on(server: Server) -> None:
         socket.send('{"reset" : 1}')
         assert json.loads(socket.recv(timeout=20))["text"] == "bad cafe"
         assert text_of(conversed(socket, pcm16("head"))) == "head"
+
+
+def test_a_pause_is_answered_by_nothing_and_the_next_message_once(server: Server) -> None:
+    pcm = pcm16("bad cafe, head")
+    middle = len(pcm) // 4 * 2
+    with opened(server) as socket:
+        socket.send(json.dumps(RATE))
+        socket.send(pcm[:middle])
+        answers = [json.loads(socket.recv(timeout=20))]
+        with pytest.raises(TimeoutError):
+            socket.recv(timeout=2.5 * PAUSE_SECONDS)
+        socket.send(pcm[middle:])
+        answers.append(json.loads(socket.recv(timeout=20)))
+        socket.send('{"eof" : 1}')
+        answers.append(json.loads(socket.recv(timeout=20)))
+        with pytest.raises(ConnectionClosed):
+            socket.recv(timeout=20)
+    assert text_of(answers) == "bad cafe head"
+
+
+def test_a_caller_on_hold_is_not_cut_off(start: Callable[..., Server]) -> None:
+    server = start(limits={"idle_seconds": 0.3, "quiet_seconds": 2.5})
+    with opened(server) as socket:
+        socket.send(json.dumps(RATE))
+        time.sleep(1.0)
+        socket.send(pcm16("bad"))
+        assert "partial" in json.loads(socket.recv(timeout=20))
+        assert json.loads(socket.recv(timeout=20))["text"] == "bad"
+        with pytest.raises(ConnectionClosed):
+            socket.recv(timeout=20)
+    assert socket.close_code == 1011
+    assert socket.close_reason == "nothing came for 2.5 s"
 
 
 def test_an_end_without_audio_is_answered_too(server: Server) -> None:

@@ -86,6 +86,7 @@ def test_one_rank_alone_exchanges_nothing_whatever_it_is_asked(job: TrainJob, tm
         ({"optimiser": {"kind": "onebit_adam"}, "comm": {"kind": "8bit"}}, "has nothing left to do"),
         ({"optimiser": {"kind": "zero"}, "comm": {"kind": "diloco"}}, "one state for all ranks"),
         ({"final": "best"}, "set keep_best"),
+        ({"final": "best", "keep_best": 1, "comm": {"kind": "diloco"}}, "of no one model"),
         ({"batch_seconds": "auto", "micro_batch_seconds": 3}, "leave out micro_batch_seconds"),
         ({"batch_seconds": 0}, "batch_seconds"),
     ],

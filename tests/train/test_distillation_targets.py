@@ -16,15 +16,18 @@ from raysr.corpus.manifest import write_jsonl
 from raysr.corpus.utterance import Utterance
 from raysr.errors import ConfigError, RunError
 from raysr.model.distillation import SequenceLevel, WordLevel, top
+from raysr.model.model import AsrModel
 from raysr.text.tokeniser import Tokeniser
 from raysr.train import loop
-from raysr.train.batch import BatchMaker
+from raysr.train.batch import BatchMaker, random_batch
+from raysr.train.data import open_data
 from raysr.train.distillation import (
     DistillationConfig,
     SequenceConfig,
     SequenceTargets,
     WordConfig,
     WordTargets,
+    random_targets,
     to_device,
 )
 from raysr.train.distributions import Row, StoredDistributions, TokenDistributions, write_distributions
@@ -201,3 +204,46 @@ def test_targets_move_to_a_device_whole(
 def test_one_way_to_distil_at_a_time() -> None:
     with pytest.raises(ConfigError, match="choose one"):
         DistillationConfig.parse({"word": {}, "sequence": {}})
+
+
+@pytest.mark.parametrize("kind", ["word", "sequence"])
+def test_targets_of_noise_are_shaped_as_a_teachers_and_learned_from(
+    job: TrainJob, tokeniser: Tokeniser, kind: str
+) -> None:
+    config = DistillationConfig(**{kind: WordConfig(top=K) if kind == "word" else SequenceConfig()})
+    batch = random_batch(2, 80, 5, job.model.mel_bins, tokeniser.vocab_size, config)
+    if isinstance(batch.distillation, WordLevel):
+        assert batch.distillation.teacher.log_probs.shape == (2, 6, K)
+        assert batch.distillation.teacher.log_probs.dtype == torch.float16
+    else:
+        assert batch.distillation is not None
+        assert batch.distillation.tokens.shape == (2, 5)
+    model = AsrModel(job.model, tokeniser.vocab_size)
+    losses = model(*batch.tensors, None, batch.distillation, batch.weights)
+    losses.total.sum().backward()
+    assert all(
+        p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters() if p.requires_grad
+    )
+    assert (
+        random_targets(batch.tokens, batch.token_lengths, tokeniser.vocab_size, DistillationConfig()) is None
+    )
+
+
+def test_a_batch_is_as_long_as_its_teachers_texts(
+    job: TrainJob, tokeniser: Tokeniser, utterances: list[Utterance]
+) -> None:
+    wordy = [
+        replace(u, custom={"teacher_text": (u.text or "") * 2} if n == 3 else {})
+        for n, u in enumerate(utterances)
+    ]
+    write_jsonl(Path(job.sources[0].manifest).with_name("wordy.jsonl"), wordy)
+    data = job.dump()
+    data["sources"][0]["manifest"] = str(Path(job.sources[0].manifest).with_name("wordy.jsonl"))
+    data["distillation"] = {"sequence": {}}
+    data["distributions"] = []
+    model = AsrModel(job.model, tokeniser.vocab_size)
+    with open_data(TrainJob.parse(data), model, tokeniser, print, print, print) as made:
+        (tokens,) = made.lengths.tokens
+        own = [len(t) for t in made.batches.tokens]
+    assert tokens[3] > 1.5 * own[3]
+    assert tokens[:3] + tokens[4:] == own[:3] + own[4:]

@@ -37,6 +37,22 @@ SMALL = {"dim": 32, "layers": 2, "dropout": 0.0, "subsampling_channels": 8}
 VOCABULARY = 40
 
 
+def momenta_of_one() -> bool:
+    """Say whether a rank by itself keeps the errors of its compression where it is to compress."""
+    model = student()
+    optimiser = build_optimiser(model, OptimiserConfig(kind="onebit_adam", freeze_step=1), compresses=True)
+    for _ in range(2):
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimiser.step()
+    error = own_state(optimiser)["mean"]["error"]
+    return error is not None and error.numel() >= sum(p.numel() for p in model.parameters())
+
+
+def test_what_a_rank_would_keep_among_others_can_be_seen_on_one() -> None:
+    assert on_ranks(1, momenta_of_one) == [True]
+
+
 def student(encoder: str = "conformer") -> AsrModel:
     torch.manual_seed(0)
     model = ModelConfig(

@@ -43,6 +43,19 @@ FLAGS = {
 }
 
 
+def chosen_together() -> list[str]:
+    bests = ("bf16", "fp16", "bf16")
+    precision._best = lambda device: bests[dist.get_rank()]  # as GPUs of two generations would have it
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(precision, "_in_hardware", lambda name, device: True)
+        chosen = precision.choose("auto", CPU)
+    return [str(chosen.dtype), str(chosen.scaler.is_enabled())]
+
+
+def test_all_ranks_take_what_the_oldest_of_their_devices_has() -> None:
+    assert on_ranks(3, chosen_together) == [["torch.float16", "True"]] * 3
+
+
 def test_auto_is_float32_on_a_cpu_and_only_fp16_scales_its_loss() -> None:
     assert precision.choose("auto", CPU).dtype is None
     for name, dtype in {"fp32": None, **HALVES}.items():

@@ -1,6 +1,7 @@
 """Trainings on Ray's workers: what they leave behind, and how they go on when a worker or the driver dies."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -103,6 +104,57 @@ def test_the_best_checkpoint_and_the_last_one_are_kept_and_all_ranks_parts_are_i
     shutil.rmtree(newest)
     mend(folder, "dev_loss")
     assert kept(folder) == ([first], first)
+
+
+def test_of_checkpoints_that_the_power_left_unfinished_none_is_listed(tmp_path: Path) -> None:
+    from raysr.train.ray_checkpoints import mend
+
+    for name, metrics in (("checkpoint-1", '{"step": 1}'), ("checkpoint-2", ""), ("checkpoint-3", '{"st')):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "progress.json").write_text(json.dumps({"step": int(name[-1]), "ranks": 1}))
+        (folder / "rank-00000.json").write_text("{}")
+        (folder / "metrics.json").write_text(metrics)
+    listed = tmp_path / "checkpoint_manager_snapshot.json"
+    listed.write_text("")
+    mend(tmp_path, None)
+    assert [
+        result["checkpoint_dir_name"] for result in json.loads(listed.read_text())["checkpoint_results"]
+    ] == ["checkpoint-1"]
+
+
+def test_what_a_failed_training_had_reserved_is_free_again(ray_cluster: Connection) -> None:
+    import ray
+
+    from raysr.train.ray_trainer import _no_places_left
+
+    before = ray.util.placement_group([{"CPU": 0.01}])
+    left = []
+
+    @_no_places_left()
+    def fails() -> None:
+        left.append(ray.util.placement_group([{"CPU": 0.01}]))
+        ray.get(left[0].ready())
+        raise RunError("no more")
+
+    with pytest.raises(RunError, match="no more"):
+        fails()
+    states = ray.util.placement_group_table()
+    assert states[left[0].id.hex()]["state"] == "REMOVED"
+    assert states[before.id.hex()]["state"] != "REMOVED"
+    ray.util.remove_placement_group(before)
+
+
+def test_a_worker_without_a_gpu_sees_none(ray_cluster: Connection) -> None:
+    import ray
+
+    def seen() -> str | None:
+        from raysr.train.ray_backend import hide_gpus
+
+        hide_gpus()
+        return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+    assert ray.get(ray.remote(num_cpus=0)(seen).remote()) == ""
 
 
 def test_a_checkpoint_that_a_dying_worker_leaves_unfinished_is_never_taken(

@@ -28,7 +28,7 @@ OPTIONS: Mapping[str, dict[str, Any]] = {
     "pieces": {"comm": {"kind": "bf16"}, "micro_batch_seconds": 3.0},
     "powersgd": {"comm": {"kind": "powersgd", "rank": 1, "start": 2}},
     "8bit": {"comm": {"kind": "8bit", "start": 2}},
-    "diloco": {"comm": {"kind": "diloco", "start": 1, "every": 5}},
+    "diloco": {"comm": {"kind": "diloco", "start": 1, "every": 5}, "ema_decay": 0.9},
     "zero": {"optimiser": {"kind": "zero"}},
     "onebit_adam": {"optimiser": {"kind": "onebit_adam", "freeze_step": 2}},
     "fp16": {"precision": "fp16", "emulate_precision": True, "steps": 28, "checkpoint_every": 20},

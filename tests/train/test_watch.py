@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,12 +31,20 @@ Fault = Callable[[int, int], None]
 class Running:
     """Ranks that train until something happens to them; the first one holds the group's store, as under Ray."""
 
-    def __init__(self, folder: Path, during: Fault | None = None, after: Fault | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        during: Fault | None = None,
+        after: Fault | None = None,
+        beside: Fault | None = None,
+        patient: bool = False,
+    ) -> None:
         self.folder = folder
         multiprocessing.set_forkserver_preload(["torch", "torch._dynamo", "numpy"])
         context, port = multiprocessing.get_context("forkserver"), free_port(0)
         self.processes: list[BaseProcess] = [
-            context.Process(target=_train, args=(folder, rank, port, during, after)) for rank in range(RANKS)
+            context.Process(target=_train, args=(folder, rank, port, during, after, beside, patient))
+            for rank in range(RANKS)
         ]
         for process in self.processes:
             process.start()
@@ -69,7 +78,15 @@ class Running:
             time.sleep(0.05)
 
 
-def _train(folder: Path, rank: int, port: int, during: Fault | None, after: Fault | None) -> None:
+def _train(
+    folder: Path,
+    rank: int,
+    port: int,
+    during: Fault | None,
+    after: Fault | None,
+    beside: Fault | None,
+    patient: bool,
+) -> None:
     torch.set_num_threads(1)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     dist.init_process_group("gloo", rank=rank, world_size=RANKS)
@@ -85,6 +102,10 @@ def _train(folder: Path, rank: int, port: int, during: Fault | None, after: Faul
                     file.write(".")
                 if after is not None:
                     after(rank, number)
+                if beside is not None:
+                    with watch.together("the loss on dev", patient):
+                        beside(rank, number)
+                        dist.barrier()
     except Exception as error:
         partial = folder / f".error-{rank}"
         partial.write_text(f"{type(error).__name__}: {error}")
@@ -97,7 +118,7 @@ def _train(folder: Path, rank: int, port: int, during: Fault | None, after: Faul
 def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     started: list[Running] = []
 
-    def run(**faults: Fault) -> Running:
+    def run(**faults: Any) -> Running:
         started.append(Running(tmp_path, **faults))
         return started[-1]
 
@@ -168,6 +189,29 @@ def test_a_rank_that_is_busy_elsewhere_says_in_which_line(
         )
 
 
+def test_beside_steps_too(start: Callable[..., Running]) -> None:
+    errors = start(beside=read_a_slow_disk).errors({0, 2})
+    for error in errors.values():
+        assert re.fullmatch(
+            rf"RunError: rank 1 on host {HOST} has been in read_a_slow_disk \(test_watch\.py:\d+\), in the loss on dev "
+            r"after step 5, for \d+ s; ranks 0 and 2 wait in the loss on dev after step 5",
+            error,
+        )
+
+
+def search(rank: int, number: int) -> None:
+    if (rank, number) == (1, 2):
+        time.sleep(6.0)  # three times as long as anybody waits in a step
+
+
+def test_where_each_takes_its_own_time_only_who_has_ended_is_missing(start: Callable[..., Running]) -> None:
+    running = start(beside=search, patient=True)
+    running.wait_for_step(5)
+    running.send(2, signal.SIGKILL)
+    for error in running.errors({0, 1}).values():
+        assert f"rank 2 on host {socket.gethostname()} has ended: it was killed" in error
+
+
 def undisturbed() -> tuple[float, set[str]]:
     total = torch.zeros(1)
     with Watch(timeout=60.0) as watch:
@@ -221,11 +265,21 @@ def test_a_rank_that_was_told_does_not_begin_another_step(start: Callable[..., R
     assert (running.folder / "cause-2").read_text() == "None"
 
 
+STRANGE = (
+    b"",
+    b"GET / HTTP/1.1\r\n\r\n",
+    b"[]\n",
+    b"[" * 60_000 + b"\n",
+    b"no end",
+    b'{"token": "", "verdict": "stop"}\n',
+)
+
+
 def told_by_strangers() -> int:
     before = listening()
     with Watch(timeout=60.0) as watch:
         for port in listening() - before:
-            for message in (b"", b"GET / HTTP/1.1\r\n\r\n", b"[]\n", b'{"token": "", "verdict": "stop"}\n'):
+            for message in STRANGE:
                 with socket.create_connection(("localhost", port)) as connection:
                     connection.sendall(message)
                     connection.shutdown(socket.SHUT_WR)

@@ -6,6 +6,8 @@ import { FORMATS } from "./transcript.js";
 
 const RETRIES = [1, 2, 4, 8, 16]; // seconds, after a server that restarts or has no place
 const AGAIN = new Set([1006, 1011, 1012, 1013]);
+const EARLY = 10; // seconds of speech that wait for the connection
+const LAST_WORDS = 10; // seconds that the server has for them
 
 const $ = (id) => document.getElementById(id);
 const captions = new Captions($("captions"), $("text"), $("placeholder"));
@@ -60,20 +62,38 @@ function show(message) {
   }
 }
 
+// What a socket of a stream that has ended still says is heard by nobody.
 function connect() {
-  Object.assign(live, { offset: heard, end: 0, sent: 0, refused: null });
-  live.socket = endpoint.listen({
-    rate: live.microphone.rate,
+  const mine = live;
+  Object.assign(mine, { offset: heard, end: 0, sent: 0, refused: null, early: [] });
+  const socket = endpoint.listen({
+    rate: mine.microphone.rate,
     phrases: phrases(),
     isPrivate: $("private").checked,
-    onMessage: show,
-    onClose: closed,
+    onOpen: () => mine.early.splice(0).forEach((pcm) => send(mine, pcm)),
+    onMessage: (message) => live === mine && mine.socket === socket && show(message),
+    onClose: (code) => live === mine && mine.socket === socket && closed(code),
   });
+  mine.socket = socket;
+}
+
+function send(stream, pcm) {
+  stream.socket.send(pcm);
+  stream.sent += pcm.byteLength / 2 / stream.microphone.rate;
+}
+
+// Hear a packet of the microphone; what is said before the connection stands waits for it.
+function hear(pcm) {
+  if (live?.socket?.readyState === WebSocket.OPEN) send(live, pcm);
+  else if (live?.socket?.readyState === WebSocket.CONNECTING) {
+    live.early.push(pcm);
+    const seconds = (packets) => packets.reduce((sum, one) => sum + one.byteLength / 2, 0) / live.microphone.rate;
+    while (seconds(live.early) > EARLY) live.early.shift();
+  }
 }
 
 // A server that restarts or is full is tried again, while the microphone stays open; anything else ends the stream.
 function closed(code) {
-  if (!live) return;
   heard = live.offset + live.end;
   if (live.ending || !AGAIN.has(code) || live.tries >= RETRIES.length) {
     if (!live.ending && !live.refused) problem(`The connection was lost (code ${code}). Press Speak to go on.`);
@@ -97,41 +117,42 @@ async function start() {
   try {
     const microphone = await Microphone.open((pcm, peak) => {
       $("level").value = Math.min(1, peak * 1.4);
-      if (live?.socket.readyState !== WebSocket.OPEN) return;
-      live.socket.send(pcm);
-      live.sent += pcm.byteLength / 2 / live.microphone.rate;
+      hear(pcm);
     });
     live = { microphone, tries: 0 };
     connect();
     $("speak").textContent = "Stop";
     $("speak").classList.add("live");
-  } catch (error) {
-    problem(error.name === "NotAllowedError" ? "The microphone was not allowed." : `The microphone did not start: ${error.message}`);
-  } finally {
+    $("file").disabled = true;
     $("speak").disabled = false;
+  } catch (error) {
+    problem(error.name === "NotAllowedError" ? "The microphone was not allowed." : `This did not start: ${error.message}`);
+    end();
   }
 }
 
 // Let the microphone go, then ask for the last words; the server closes when it has sent them.
 async function stop() {
-  const { microphone, socket, timer } = live;
-  live.ending = true;
-  clearTimeout(timer);
-  await microphone.close();
-  if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ type: "CloseStream" }));
-  else end();
-  resting();
+  const mine = live;
+  mine.ending = true;
+  $("speak").textContent = "Stopping…";
+  $("speak").disabled = true;
+  clearTimeout(mine.timer);
+  await mine.microphone.close();
+  if (live !== mine) return;
+  if (mine.socket.readyState !== WebSocket.OPEN) return end();
+  mine.socket.send(JSON.stringify({ type: "CloseStream" }));
+  mine.timer = setTimeout(() => live === mine && end(), 1000 * LAST_WORDS);
 }
 
 function end() {
+  clearTimeout(live?.timer);
+  live?.socket?.close();
   if (live && !live.ending) live.microphone.close();
   live = null;
-  resting();
-}
-
-function resting() {
   $("speak").textContent = "Speak";
   $("speak").classList.remove("live");
+  $("speak").disabled = $("file").disabled = false;
   $("level").value = 0;
 }
 
@@ -170,18 +191,23 @@ function kept({ audio, text, days }) {
   return `This server keeps ${what || "nothing"} for ${days} ${days === 1 ? "day" : "days"}.`;
 }
 
+// Only what has changed is written: screen readers read it out each time.
+function service(text, kind) {
+  if ($("service").textContent !== text) $("service").textContent = text;
+  $("service").className = `service ${kind}`;
+}
+
 async function health() {
   try {
     const state = await endpoint.health();
-    $("service").textContent = state.model ? `${state.sessions} of ${state.max_sessions} sessions` : "no model yet";
-    $("service").className = `service ${state.model ? "ok" : "bad"}`;
+    if (state.model) service(`${state.sessions} of ${state.max_sessions} sessions`, "ok");
+    else service("no model yet", "bad");
     $("keys").hidden = !state.keys;
     $("keeps").hidden = !state.keeps;
     if (state.keeps) $("kept").textContent = kept(state.keeps);
     if (!live && state.model) facts({ model: state.model });
   } catch {
-    $("service").textContent = "the server does not answer";
-    $("service").className = "service bad";
+    service("the server does not answer", "bad");
   }
 }
 

@@ -1,13 +1,17 @@
 // The caption area: settled words stay, the open segment's stable and volatile parts are told apart.
 const UNSURE = 0.5;
+const NEAR = 40; // pixels from the end, at which the end is being read
 
 export class Captions {
   segments = []; // that are settled: lists of {word, start, end, confidence}
+  height = 0; // of the text when it was last shown
 
   constructor(frame, text, placeholder) {
     Object.assign(this, { frame, text, placeholder });
     this.settled = this.text.appendChild(document.createElement("span"));
     this.open = this.text.appendChild(document.createElement("span"));
+    this.settled.setAttribute("aria-live", "polite");
+    this.open.setAttribute("aria-hidden", "true"); // it changes several times a second
   }
 
   get empty() {
@@ -46,9 +50,13 @@ export class Captions {
     this.refresh();
   }
 
+  // Follow the text, unless somebody reads further up.
   refresh() {
+    const { frame } = this;
+    const follows = frame.scrollTop + frame.clientHeight >= this.height - NEAR;
     this.placeholder.hidden = !this.empty;
-    this.frame.scrollTop = this.frame.scrollHeight;
+    if (follows) frame.scrollTop = frame.scrollHeight;
+    this.height = frame.scrollHeight;
   }
 }
 

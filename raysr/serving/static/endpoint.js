@@ -1,4 +1,6 @@
 // This server's two doors: the Deepgram-compatible socket for live audio, the OpenAI-compatible route for files.
+const LONGEST = 7000; // letters of a query; servers read no more than 8 KB
+
 export class Refused extends Error {
   constructor(message, keyWanted = false) {
     super(message);
@@ -15,7 +17,7 @@ export class Endpoint {
   }
 
   // Open a live stream; `onMessage` gets every message, `onClose` the code it was closed with.
-  listen({ rate, phrases, isPrivate, onMessage, onClose }) {
+  listen({ rate, phrases, isPrivate, onOpen, onMessage, onClose }) {
     const url = new URL("v1/listen", location.href);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     url.search = new URLSearchParams([
@@ -25,8 +27,10 @@ export class Endpoint {
       ["mip_opt_out", isPrivate],
       ...phrases.map((phrase) => ["keyterm", phrase]),
     ]);
+    if (url.search.length > LONGEST) throw new Refused("there are too many names and terms for live captions");
     // the one place where a browser lets a page put a key that is no address
     const socket = this.key ? new WebSocket(url, ["token", this.key]) : new WebSocket(url);
+    socket.onopen = onOpen;
     socket.onmessage = ({ data }) => onMessage(JSON.parse(data));
     socket.onclose = ({ code }) => onClose(code);
     return socket;

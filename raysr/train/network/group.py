@@ -50,7 +50,9 @@ def default_group() -> Group:
 
 
 @contextlib.contextmanager
-def formed(network: NetworkConfig, rank: int, ranks: int, address: str, port: int) -> Iterator[Group]:
+def formed(
+    network: NetworkConfig, rank: int, ranks: int, address: str, port: int, secret: bytes = b""
+) -> Iterator[Group]:
     """Form the default process group for the block: of NCCL where there is CUDA, of gloo elsewhere.
 
     Raises:
@@ -58,7 +60,7 @@ def formed(network: NetworkConfig, rank: int, ranks: int, address: str, port: in
     """
     with (
         environment(network.environment()),
-        called(rank, ranks, address, port, network.timeout_s) as roll,
+        called(rank, ranks, address, port, network.timeout_s, secret) as roll,
         tempfile.TemporaryDirectory() as logs,
     ):
         group = Group(roll.members[rank], of_environment(os.environ), Path(logs) / "nccl.%p", roll.gather)

@@ -66,13 +66,15 @@ def preflight(order: Order) -> Report:
     return preflight_of(order, rank, ranks, address, port)
 
 
-def preflight_of(order: Order, rank: int, ranks: int, address: str, port: int) -> Report:
+def preflight_of(order: Order, rank: int, ranks: int, address: str, port: int, secret: bytes = b"") -> Report:
     """Form a group whose rank 0 listens at ``address:port``, examine it, and end it.
+
+    What ranks tell each other is signed with a secret that only they know, if they have one.
 
     Raises:
         RunError: a rank does not come or does not answer; names it.
     """
-    with formed(order.network, rank, ranks, address, port) as group:
+    with formed(order.network, rank, ranks, address, port, secret) as group:
         return _examine(order, group)
 
 

@@ -5,6 +5,7 @@ A process group that lacks a rank, or two hosts that do not reach each other, en
 
 import base64
 import contextlib
+import hmac
 import os
 import pickle
 import socket
@@ -21,6 +22,7 @@ from raysr.train.network.gather import own_address
 from raysr.train.network.store import CONNECT_S, open_store
 
 T = TypeVar("T")
+SIGNATURE = 32  # bytes of SHA-256
 GRACE_S = 3.0  # the store lives with rank 0, which therefore leaves last
 
 
@@ -48,10 +50,19 @@ class Member:
 
 
 class Roll:
-    """All ranks of a group to be, once every one of them has come."""
+    """All ranks of a group to be, once every one of them has come.
 
-    def __init__(self, store: dist.Store, rank: int, ranks: int, timeout: float) -> None:
+    Args:
+        store: in which they meet.
+        rank: this one.
+        ranks: how many there are.
+        timeout: seconds that each waits for the others.
+        secret: with which they sign what they say: whoever reaches the store can write into it.
+    """
+
+    def __init__(self, store: dist.Store, rank: int, ranks: int, timeout: float, secret: bytes = b"") -> None:
         self.store, self.rank, self.timeout = store, rank, timeout
+        self._secret = secret
         self.members: list[Member] = []
         self._names = [f"rank {number}" for number in range(ranks)]
         self._calls = 0
@@ -62,11 +73,22 @@ class Roll:
         keys = [f"{self._calls}/{rank}" for rank in range(len(self._names))]
         patience = self.timeout + (0 if self.rank else GRACE_S)
         try:
-            self.store.set(keys[self.rank], base64.b64encode(pickle.dumps(value)).decode())
+            said = pickle.dumps(value)
+            signed = self._signature(keys[self.rank], said) + said
+            self.store.set(keys[self.rank], base64.b64encode(signed).decode())
             self.store.wait(keys, timedelta(seconds=patience))
-            return [pickle.loads(base64.b64decode(self.store.get(key))) for key in keys]
+            heard = [base64.b64decode(self.store.get(key)) for key in keys]
         except RuntimeError:
             raise RunError(self._absent(keys)) from None
+        for name, key, one in zip(self._names, keys, heard, strict=True):
+            if not hmac.compare_digest(one[:SIGNATURE], self._signature(key, one[SIGNATURE:])):
+                raise RunError(
+                    f"what {name} is said to have said is not signed by it: who else is on this network?"
+                )
+        return [pickle.loads(one[SIGNATURE:]) for one in heard]
+
+    def _signature(self, key: str, said: bytes) -> bytes:
+        return hmac.digest(self._secret, key.encode() + said, "sha256")
 
     def settle(self, towards: str) -> socket.socket:
         """Learn where everybody is; return the socket on which this rank listens for the others."""
@@ -114,14 +136,17 @@ class Roll:
 
 
 @contextlib.contextmanager
-def called(rank: int, ranks: int, address: str, port: int, timeout: float) -> Iterator[Roll]:
+def called(
+    rank: int, ranks: int, address: str, port: int, timeout: float, secret: bytes = b""
+) -> Iterator[Roll]:
     """Meet all other ranks by a store at ``address:port``, which rank 0 or torchrun's agent keeps.
 
     Raises:
         RunError: rank 0 does not answer, a rank does not come in time, or hosts do not reach each other.
     """
     prefix = f"raysr-preflight/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
-    roll = Roll(dist.PrefixStore(prefix, open_store(rank, address, port, timeout)), rank, ranks, timeout)
+    store = dist.PrefixStore(prefix, open_store(rank, address, port, timeout))
+    roll = Roll(store, rank, ranks, timeout, secret)
     try:
         with roll.settle(address):
             _check_ways(roll)
