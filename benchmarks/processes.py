@@ -21,9 +21,14 @@ def tree(pid: int) -> list[int]:
     return found
 
 
+def cpu_by_process(pid: int) -> dict[int, float]:
+    """Return the CPU seconds that each process of a tree has taken, without those that have ended."""
+    return {process: _cpu(process) for process in tree(pid)}
+
+
 def cpu_seconds(pid: int) -> float:
     """Return the CPU time that a process tree has taken, without those that have ended."""
-    return sum(_cpu(process) for process in tree(pid))
+    return sum(cpu_by_process(pid).values())
 
 
 def _cpu(pid: int) -> float:

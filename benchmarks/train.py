@@ -13,6 +13,7 @@ left when the other is done; checkpoints are. The machine should do nothing else
 ratio_vs_torchrun   seconds of a step under torchrun by those under Ray: the median over pairs, which start in turns;
                     `ratios` has them all
 same_losses         whether all these trainings, of both ways and readings, have reported the same losses, bit for bit
+beside              cores that all processes but the ranks take: the median
 startup_s           from the command to the first step, which is in no ratio: the median
 data_wait_share     of the time of these steps, waited for a batch, by metrics between which nothing was stopped: of the
                     ways and of both readings, features from the cache (`cache`) and streamed with `cache: disk`
@@ -215,7 +216,9 @@ def steady(rows: Sequence[Mapping[str, Any]], first: int) -> tuple[float, float]
 
 
 def _of_pairs(pairs: Mapping[Pair, Mapping[str, Any]]) -> dict[str, Any]:
-    results: dict[str, Any] = {name: {} for name in ("ratios", "step_s", "data_wait", "startup_s", "total_s")}
+    results: dict[str, Any] = {
+        name: {} for name in ("ratios", "step_s", "data_wait", "startup_s", "total_s", "beside")
+    }
     for reading in dict.fromkeys(pair.reading for pair in pairs):
         of_reading = {pair: seen for pair, seen in pairs.items() if pair.reading == reading}
         seen_of = {way: [(pair, seen[way]) for pair, seen in of_reading.items()] for way in WAYS}
@@ -226,7 +229,7 @@ def _of_pairs(pairs: Mapping[Pair, Mapping[str, Any]]) -> dict[str, Any]:
         ]
         results["step_s"][reading] = {way: median(seconds) for way, seconds in step_s.items()}
         results["data_wait"][reading] = {w: median(share for _, share in found) for w, found in means.items()}
-        for name in ("startup_s", "total_s"):
+        for name in ("startup_s", "total_s", "beside"):
             results[name][reading] = {w: median(s[name] for _, s in seen) for w, seen in seen_of.items()}
     if pairs:
         results["data_wait_share"] = max(
@@ -260,13 +263,17 @@ def as_table(results: Mapping[str, Any]) -> str:
     """Return the results as Markdown."""
     lines = []
     if results["ratios"]:
-        lines += ["| features | way | s a step | data wait | start-up, s | ratio |", "|---|" + "---:|" * 5]
+        lines += [
+            "| features | way | s a step | data wait | start-up, s | cores beside ranks | ratio |",
+            "|---|" + "---:|" * 6,
+        ]
     for reading, ratios in results["ratios"].items():
         for way in WAYS:
             cells = [reading, way, f"{results['step_s'][reading][way]:.4f}"]
             cells += [
                 f"{results['data_wait'][reading][way]:.2%}",
                 f"{results['startup_s'][reading][way]:.1f}",
+                f"{results['beside'][reading][way]:.3f}",
             ]
             cells += [f"{median(ratios):.3f} ({min(ratios):.3f}–{max(ratios):.3f})" if way == RAY else ""]
             lines.append("| " + " | ".join(cells) + " |")

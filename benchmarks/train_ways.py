@@ -1,6 +1,7 @@
 """The two ways in which the same training goes through this machine, in turns of seconds, seen from outside."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from typing import Any
 
 from benchmarks.code import ROOT
 from benchmarks.comm_cluster import tail
-from benchmarks.processes import tree
+from benchmarks.processes import cpu_by_process, tree
 from raysr.errors import RunError
 from raysr.train.job import TrainJob
 
@@ -58,11 +59,13 @@ class Seen:
         rows: of its metrics.
         startup_s: from the command to the first step.
         total_s: from the command to its end, in its own time.
+        beside: cores that all its processes but the ranks took, while trainings had turns.
     """
 
     rows: list[Row]
     startup_s: float
     total_s: float
+    beside: float
 
 
 def carry_out(jobs: Mapping[str, TrainJob], folder: Path) -> dict[str, Seen]:
@@ -99,6 +102,7 @@ class _Training:
         self._steps = job.train.steps
         self._rows: list[Row] = []
         self._time, self._stopped = 0.0, True
+        self._taken: list[tuple[float, dict[int, float]]] = []  # CPU seconds by process, at times of its own
         environment = {name: value for name, value in os.environ.items() if name not in OF_OUR_OWN}
         with self._log.open("wb") as output:
             self._process = subprocess.Popen(
@@ -118,12 +122,14 @@ class _Training:
     def go_on(self, seconds: float, until_rows: int | None = None, in_turns: bool = False) -> None:
         """Let it run for so long, at most to its last step, or until it has so many rows, which it then must."""
         begun, before = time.monotonic(), self._time
+        if in_turns and not self._taken:
+            self._taken.append((self._time, cpu_by_process(self._process.pid)))
         self._signal(signal.SIGCONT)
         while True:
             over = self._process.poll() is not None
             self._time = before + time.monotonic() - begun
             self._look(in_turns)
-            if self.done or len(self._rows) == until_rows:
+            if self.done or (until_rows is not None and len(self._rows) >= until_rows):
                 break
             if over:
                 raise RunError(f"{self._way} ended with {self._process.returncode}\n{tail(self._log)}")
@@ -133,7 +139,12 @@ class _Training:
                 break
             time.sleep(PAUSE_S)
         self._signal(signal.SIGSTOP)
-        self._time, self._stopped = before + time.monotonic() - begun, True
+        self._time = before + time.monotonic() - begun
+        time.sleep(PAUSE_S)  # until the last of its threads stands still
+        self._look(in_turns)
+        self._stopped = True
+        if in_turns:
+            self._taken[1:] = [(self._time, cpu_by_process(self._process.pid))]
 
     def finished(self) -> Seen:
         """Let it run to its end and return what was seen."""
@@ -151,13 +162,21 @@ class _Training:
             raise RunError(f"{self._way} ended with {status}\n{tail(self._log)}")
         first = self._rows[0]
         startup = first.at - first.metrics["step"] * first.metrics["seconds_per_step"]
-        return Seen(self._rows, startup, self._time + time.monotonic() - begun)
+        return Seen(self._rows, startup, self._time + time.monotonic() - begun, self._beside())
 
     def kill(self) -> None:
         """End all processes that are left."""
         if self._process.poll() is None:
             self._signal(signal.SIGKILL)
         self._process.wait()
+
+    def _beside(self) -> float:
+        """Return the cores that all processes but the ranks, which are the busiest, have taken in turns."""
+        if len(self._taken) < 2:
+            return math.nan
+        (begin, before), (end, after) = self._taken
+        taken = sorted(seconds - before.get(process, 0.0) for process, seconds in after.items())
+        return sum(taken[:-RANKS]) / (end - begin)
 
     def _look(self, in_turns: bool) -> None:
         lines = self._metrics.read_text().splitlines(keepends=True) if self._metrics.exists() else []

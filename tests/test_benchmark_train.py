@@ -56,7 +56,7 @@ def row(
 def seen(seconds: float, wait: float = 0.0, startup: float = 1.0, loss: float = 1.0) -> dict[str, Any]:
     rows = [row(50, 450.0, 0.9), row(100, 450 + 50 * seconds, wait)]
     rows[-1]["metrics"]["loss"] = loss
-    return {"rows": rows, "startup_s": startup, "total_s": startup + 2}
+    return {"rows": rows, "startup_s": startup, "total_s": startup + 2, "beside": 0.05}
 
 
 def prepared(first: float, second: float) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def test_ratios_are_of_pairs_and_above_one_where_ray_is_faster() -> None:
     assert found["data_wait"][CACHE][RAY] == pytest.approx(0.01)
     assert found["data_wait_share"] == pytest.approx(0.04)  # the worst of them
     assert found["same_losses"] is True
-    assert "| cache | ray | 2.0000 | 1.00% | 6.0 | 0.950 (0.500–1.500) |" in as_table(found)
+    assert "| cache | ray | 2.0000 | 1.00% | 6.0 | 0.050 | 0.950 (0.500–1.500) |" in as_table(found)
 
 
 def test_a_way_or_a_reading_that_trains_otherwise_is_found_out() -> None:
@@ -139,7 +139,7 @@ def test_each_way_goes_first_every_other_time(tmp_path: Path, monkeypatch: pytes
     def carried_out(jobs: dict[str, TrainJob], folder: Path) -> dict[str, train_ways.Seen]:
         order.extend((way, job.train.reading) for way, job in jobs.items())
         assert len({job.out for job in jobs.values()} | {job.cache for job in jobs.values()}) == 4
-        return {way: train_ways.Seen([], 0, 0) for way in jobs}
+        return {way: train_ways.Seen([], 0, 0, 0) for way in jobs}
 
     monkeypatch.setattr("benchmarks.train.carry_out", carried_out)
     for number in range(2):
@@ -216,12 +216,10 @@ import json, pathlib, sys, time
 job, pace = json.loads(pathlib.Path(sys.argv[2]).read_text()), float(sys.argv[1])
 out = pathlib.Path(job["out"])
 out.mkdir(parents=True)
-for step in range(1, job["train"]["steps"] + 1):
-    time.sleep(pace)
-    with (out / "metrics.jsonl").open("a") as file:
-        print(json.dumps({"step": step, "seconds_per_step": pace}), file=file)
-    with (out / "times").open("a") as file:
-        print(time.monotonic(), file=file)
+with (out / "metrics.jsonl").open("a", buffering=1) as file:
+    for step in range(1, job["train"]["steps"] + 1):
+        time.sleep(pace)
+        file.write(json.dumps({"step": step, "seconds_per_step": pace, "time": time.monotonic()}) + "\\n")
 """
 
 
@@ -242,9 +240,7 @@ def test_trainings_take_turns_and_their_time_stands_still_meanwhile(
 ) -> None:
     jobs = ticking(tmp_path, monkeypatch, {"slow": 0.05, "fast": 0.02})
     found = carry_out(jobs, tmp_path / "run")
-    times = {
-        way: [float(t) for t in (Path(job.out) / "times").read_text().split()] for way, job in jobs.items()
-    }
+    times = {way: [each.metrics["time"] for each in seen_of.rows] for way, seen_of in found.items()}
     assert max(times["fast"]) < max(times["slow"])
     for way, seen_of in found.items():
         assert [each.metrics["step"] for each in seen_of.rows] == list(range(1, 41))
@@ -254,12 +250,16 @@ def test_trainings_take_turns_and_their_time_stands_still_meanwhile(
         assert not any(seen_of.rows[number].whole for number in stopped)
         assert sum(each.whole for each in seen_of.rows) > 20
         own = seen_of.rows[-1].at - seen_of.rows[0].at
-        assert own == pytest.approx(sum(waited) - sum(waited[n - 1] - 0.05 for n in stopped), abs=0.5)
+        assert (
+            sum(waited) - sum(waited[n - 1] for n in stopped) - 0.5 < own < sum(waited) - 0.2 * len(stopped)
+        )
         assert seen_of.total_s >= seen_of.rows[-1].at
+        assert 0 <= seen_of.beside < 0.2  # the parent, or the child: neither does much
         assert not seen_of.rows[0].in_turns  # the others have not begun
-    assert all(each.in_turns for each in found["fast"].rows[1:])
+    assert all(each.in_turns for each in found["fast"].rows[5:])
     left = [each.metrics["step"] for each in found["slow"].rows if not each.in_turns]
-    assert left[1:] == list(range(left[1], 41))
+    late = [step for step in left if step > 10]
+    assert late == list(range(late[0], 41))
     gone = [way for way in jobs if any(str(tmp_path) in command for command in commands())]
     assert gone == []
 
