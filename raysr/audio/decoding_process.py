@@ -25,6 +25,8 @@ CPU_SECONDS = 600
 """Of one file: hours of audio take minutes."""
 STALL_SECONDS = 30.0
 """Without a block, after which a file is given up."""
+ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR", "PYTHONHOME")
+"""Of this process's variables, those that the other gets: keys and tokens are none of a file's business."""
 HEAD = struct.Struct("!cI")
 
 
@@ -44,6 +46,7 @@ class Decoding:
     async def start(self, stdin: int) -> None:
         """Begin, with a descriptor or a pipe to read from."""
         path = os.pathsep.join(filter(None, sys.path))
+        passed = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -52,7 +55,7 @@ class Decoding:
             stdin=stdin,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            env=passed | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         )
 
     @property

@@ -129,3 +129,27 @@ def test_it_has_little_memory_and_may_write_nothing(program: str, told: str, tmp
     assert done.returncode != 0
     assert done.stdout == ""
     assert told in done.stderr
+
+
+def test_the_process_knows_no_secrets_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "telling.py").write_text(
+        "import os, sys\n"
+        "from raysr.audio.decoding_process import HEAD\n"
+        "told = ' '.join(sorted(os.environ)).encode()\n"
+        "sys.stdout.buffer.write(HEAD.pack(b'e', len(told)) + told)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("OPENAI_API_KEY", "a secret")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "another")
+
+    async def told() -> str:
+        decoding = decoding_process.Decoding("telling", "speech.wav")
+        await decoding.start(asyncio.subprocess.DEVNULL)
+        with pytest.raises(AudioError) as error:
+            await decoding.block()
+        await decoding.close()
+        return str(error.value)
+
+    names = set(asyncio.run(told()).split())
+    assert {"PATH", "PYTHONPATH"} <= names
+    assert not names & {"OPENAI_API_KEY", "RAY_AUTH_TOKEN"}
