@@ -42,18 +42,19 @@ SETTINGS = {
     # Ray's C++ core writes harmless errors to the terminal (ray#53727); "info" brings its logs back.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
-# Of a local cluster, where each of Ray's idle processes takes 0.7% of a core from those that work.
+# Of a local cluster's daemons: each idle process of Ray's takes 0.7% of a core from those that work.
 LOCAL = {
-    # Nobody announces the end of its one node.
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_num_workers_soft_limit": "0",
     "RAY_idle_worker_killing_time_threshold_ms": "10000",
     # Logs stay in their files (log_to_driver=False): nobody need look for new ones ten times a second.
     "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
     "LOG_NAME_UPDATE_INTERVAL_S": "3600",
 }
-# Of one without a dashboard: what only that shows is not gathered.
-UNWATCHED = {"RAY_TRAIN_ENABLE_STATE_TRACKING": "0", "REPORTER_UPDATE_INTERVAL_MS": "60000"}
+# What only a dashboard shows is not gathered where there is none.
+UNWATCHED = {"REPORTER_UPDATE_INTERVAL_MS": "60000"}
+# The same of trainings on it; and nobody announces the end of its one node.
+LOCAL_TRAINING = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+UNWATCHED_TRAINING = {"RAY_TRAIN_ENABLE_STATE_TRACKING": "0"}
 # One thread a process: threads of neighbouring actors on the same cores slow each other down tenfold.
 THREADS = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 SOCKET_PATH_LIMIT = (
@@ -62,8 +63,14 @@ SOCKET_PATH_LIMIT = (
 NO_PROGRESS_S = 300
 CONNECT_S = 10
 
-_OWN: set[str] = set()  # addresses of the clusters that this process has started
-_CHOSEN = {name for name in LOCAL | UNWATCHED if os.environ.get(name) not in (None, SETTINGS.get(name))}
+_OWN: dict[
+    str, bool
+] = {}  # by the addresses of the clusters that this process has started: whether with a dashboard
+_CHOSEN = {
+    name
+    for name in LOCAL | UNWATCHED | LOCAL_TRAINING | UNWATCHED_TRAINING
+    if os.environ.get(name) not in (None, SETTINGS.get(name))
+}
 for _name, _value in SETTINGS.items():
     os.environ.setdefault(_name, _value)
 
@@ -118,6 +125,7 @@ def connect(
     """
     config = config or ClusterConfig()
     import ray
+    from ray.exceptions import RayError
 
     if ray.is_initialized():
         yield Connection(ray.get_runtime_context().gcs_address, None, started=False)
@@ -129,24 +137,9 @@ def connect(
     elif config.dashboard:
         mend = "choose another cluster.dashboard_port, or cluster.dashboard=false"
         check_port("127.0.0.1", config.dashboard_port, mend)
-    own = {} if address else LOCAL if config.dashboard else LOCAL | UNWATCHED
-    with (
-        _environment(own),
-        _connected(config, address, python_path) as connection,
-    ):
-        yield connection
-
-
-@contextlib.contextmanager
-def _connected(
-    config: ClusterConfig, address: str | None, python_path: Sequence[str | Path]
-) -> Iterator[Connection]:
-    """Join the cluster at an address, or start one, for the block."""
-    import ray
-    from ray.exceptions import RayError
-
+    daemons = {} if address else LOCAL if config.dashboard else LOCAL | UNWATCHED
     try:
-        with _sigterm_kept(), _quiet_stderr():
+        with _environment(daemons), _sigterm_kept(), _quiet_stderr():
             if address:
                 _check_token(address)
             context: Any = ray.init(
@@ -162,13 +155,24 @@ def _connected(
         context.address_info["gcs_address"], context.dashboard_url or None, started=not address
     )
     if connection.started:
-        _OWN.add(connection.address)
+        _OWN[connection.address] = config.dashboard
     try:
         yield connection
     finally:
-        _OWN.discard(connection.address)
+        _OWN.pop(connection.address, None)
         with _sigterm_kept():
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def training_environment() -> Iterator[None]:
+    """Set, for the block, what Ray Train reads of the environment where it starts a training on a cluster of ours."""
+    import ray
+
+    dashboard = _OWN.get(ray.get_runtime_context().gcs_address)
+    own = {} if dashboard is None else LOCAL_TRAINING if dashboard else LOCAL_TRAINING | UNWATCHED_TRAINING
+    with _environment(own):
+        yield
 
 
 @contextlib.contextmanager

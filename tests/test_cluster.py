@@ -72,11 +72,16 @@ def test_workers_have_the_settings_of_this_module(ray_cluster: Connection) -> No
 
 
 @pytest.mark.ray
-def test_what_is_set_for_a_cluster_of_ours_is_set_while_it_lives_and_the_users_choice_stays(
+def test_what_is_set_for_a_training_here_is_set_for_it_alone_and_the_users_choice_stays(
     ray_cluster: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert cluster.is_own()
-    assert {name: os.environ.get(name) for name in cluster.LOCAL} == cluster.LOCAL
+    training = cluster.LOCAL_TRAINING | cluster.UNWATCHED_TRAINING
+    before = {name: os.environ.get(name) for name in training}
+    assert before != training  # which other clusters that are started from here would have, too
+    with cluster.training_environment():
+        assert {name: os.environ.get(name) for name in training} == training
+    assert {name: os.environ.get(name) for name in training} == before
     monkeypatch.setenv("ONE", "before")
     monkeypatch.setattr(cluster, "_CHOSEN", {"OTHER"})
     monkeypatch.setenv("OTHER", "the user's")

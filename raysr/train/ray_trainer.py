@@ -14,7 +14,7 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig,
 from ray.train.torch import TorchTrainer
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
-from raysr.cluster import is_own, root_cause
+from raysr.cluster import is_own, root_cause, training_environment
 from raysr.errors import RaysrError, RunError
 from raysr.train import checkpoint, loop
 from raysr.train.job import Scaling, TrainJob
@@ -68,7 +68,7 @@ def fit(job: TrainJob, scaling: Scaling, name: str) -> Path:
         ),
     )
     try:
-        with _keyboard_interrupt(), _no_places_left():
+        with _keyboard_interrupt(), _no_places_left(), training_environment():
             result = trainer.fit()
     except Exception as error:
         raise RunError(
