@@ -310,9 +310,9 @@ def test_requests_keep_to_their_rate_and_number(endpoint: Callable[..., Endpoint
     assert all(output.text for output in outputs)
     assert max(at_once) == 3
     server = endpoint(says())
-    teacher(server, concurrency=4, requests_per_minute=1200).transcribe([SPEECH] * 6)
+    teacher(server, concurrency=4, requests_per_minute=200).transcribe([SPEECH] * 6)
     times = sorted(arrived for arrived, *_ in server.requests)
-    assert times[-1] - times[0] >= 5 * 0.05 - 0.02
+    assert times[-1] - times[0] >= 4 * 0.3  # a busy machine may let the first one arrive late
 
 
 def test_outputs_come_in_the_order_of_the_waveforms(endpoint: Callable[..., Endpoint]) -> None:
