@@ -36,6 +36,15 @@ class Socket:
         return self.waiting.pop(0)
 
 
+async def _left(socket: Socket, count: int) -> None:
+    """Wait until so many messages are left, and see that it stays so."""
+    async with asyncio.timeout(20):
+        while len(socket.waiting) > count:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    assert len(socket.waiting) == count
+
+
 def audio(size: int) -> dict[str, Any]:
     return {"type": "websocket.receive", "bytes": bytes(size)}
 
@@ -59,8 +68,7 @@ def test_a_sender_that_can_be_slowed_down_is() -> None:
     async def read() -> None:
         socket = Socket(*(audio(PAUSED_BYTES // 2) for _ in range(9)))
         async with Backlog(socket.receive, None) as backlog:
-            await asyncio.sleep(0.1)
-            assert len(socket.waiting) == 6  # the third one was too much
+            await _left(socket, 6)  # the third one was too much
             for _ in range(9):
                 await asyncio.wait_for(backlog.next(), 5)
 
@@ -71,8 +79,7 @@ def test_one_that_cannot_is_refused_when_it_is_too_far_ahead() -> None:
     async def read() -> None:
         socket = Socket(*(audio(1000) for _ in range(9)))
         async with Backlog(socket.receive, 2500) as backlog:
-            await asyncio.sleep(0.1)
-            assert len(socket.waiting) == 6
+            await _left(socket, 6)
             with pytest.raises(TooFarAhead):
                 await backlog.next()
 
