@@ -26,10 +26,8 @@ _FIT = ("-m", "benchmarks.train_fit")
 _RUN = ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={RANKS}")
 WAYS: Mapping[str, Sequence[str]] = {TORCHRUN: [*_RUN, *_FIT, TORCHRUN], RAY: [*_FIT, RAY]}
 TURN_S = 5.0
-START_S, END_S = (
-    300.0,
-    1800.0,
-)  # how long is waited for the first metrics, and for all that a training does after them
+START_S = 300.0  # how long is waited for the first metrics …
+END_S = 1800.0  # … and for all that a training does after them
 PAUSE_S = 0.02  # between looks at the metrics
 OF_OUR_OWN = ("RAY_ADDRESS", "OMP_NUM_THREADS")  # each way sets its number of threads itself
 

@@ -63,9 +63,8 @@ SOCKET_PATH_LIMIT = (
 NO_PROGRESS_S = 300
 CONNECT_S = 10
 
-_OWN: dict[
-    str, bool
-] = {}  # by the addresses of the clusters that this process has started: whether with a dashboard
+# The clusters that this process has started, by address: whether with a dashboard.
+_OWN: dict[str, bool] = {}
 _CHOSEN = {
     name
     for name in LOCAL | UNWATCHED | LOCAL_TRAINING | UNWATCHED_TRAINING

@@ -24,9 +24,8 @@ ANYONE = ""
 """The client of an endpoint that asks for no key."""
 SHORTEST = 16
 _LINE = re.compile(r"([\w.-]+)\s*:\s*(\S+)")
-_TOKEN = re.compile(
-    r"[!$%&'*+.^_`|~0-9A-Za-z-]+"
-)  # what a browser can send as a WebSocket's sub-protocol (RFC 9110)
+# What a browser can send as a WebSocket's sub-protocol (RFC 9110's token).
+_TOKEN = re.compile(r"[!$%&'*+.^_`|~0-9A-Za-z-]+")
 _OPENAI = "openai-insecure-api-key."
 
 

@@ -86,10 +86,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 async def _follow(state: ServerState) -> None:
     """Look at the pool every ``poll_seconds``; loading happens beside the event loop and the engine."""
+
+    async def gauge() -> None:
+        state.gauge()
+
     while True:
         await asyncio.sleep(state.config.poll_seconds)
-        state.gauge()
         for look in (
+            gauge,
             lambda: asyncio.to_thread(state.access.refresh),
             state.keeper.expire,
             lambda: asyncio.to_thread(state.watcher.poll),
@@ -98,4 +102,4 @@ async def _follow(state: ServerState) -> None:
                 await look()
             except Exception:
                 # Whatever happened to one of them, the endpoint goes on, and the next look may find it mended.
-                log.exception("looking for newer keys, old recordings or models failed")
+                log.exception("a look at the load, keys, old recordings or the pool failed")

@@ -144,11 +144,11 @@ async def _form(request: Request, state: ServerState) -> AsyncIterator[FormData]
 
 
 def _left() -> Refused:
-    return Refused(LEFT, "the client has left", code="left")
+    return Refused(LEFT, "the client has left")
 
 
 def _outcome(refused: Refused) -> str:
-    return refused.code or "refused"
+    return "left" if refused.status == LEFT else refused.code or "refused"
 
 
 @router.post(
@@ -187,7 +187,8 @@ async def _told(
         yield "data: [DONE]\n\n"
     except Refused as refused:
         upload.account.outcome = _outcome(refused)
-        upload.state.metrics.record("refused", reason=upload.account.outcome)
+        if refused.status != LEFT:
+            upload.state.metrics.record("refused", reason=upload.account.outcome)
         yield _event(refused.body)
     except (asyncio.CancelledError, GeneratorExit):
         upload.account.outcome = "left"

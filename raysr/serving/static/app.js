@@ -104,7 +104,12 @@ function closed(code) {
   problem(`${live.refused?.description ?? "The connection was lost"}; trying again in ${wait} s.`);
   live.timer = setTimeout(() => {
     problem("");
-    connect();
+    try {
+      connect();
+    } catch (error) {
+      problem(error.message);
+      end();
+    }
   }, 1000 * wait);
 }
 
