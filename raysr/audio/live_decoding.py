@@ -36,6 +36,11 @@ class LiveDecoding:
     async def __aexit__(self, *_: object) -> None:
         await self._decoding.close()
 
+    @property
+    def owes(self) -> bool:
+        """Whether a mark or the end has not been answered yet."""
+        return self._asked > 0
+
     async def push(self, data: bytes) -> None:
         """Take more bytes; wait while what came before has not been read."""
         await self._write(HEAD.pack(b"d", len(data)) + data)
@@ -57,11 +62,11 @@ class LiveDecoding:
             AudioError: for what is not audio; where the process dies, or does not come to a mark or the end.
         """
         while True:
-            kind, content = await self._decoding.block(lambda: self._asked > 0)
+            kind, content = await self._decoding.block(lambda: self.owes)
             match kind:
                 case b"m":
-                    self._asked -= 1
                     yield "mark"
+                    self._asked -= 1
                 case b"z":
                     return
                 case _:

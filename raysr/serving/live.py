@@ -76,6 +76,13 @@ class LiveStream:
         self._inbox: deque[_Command] = deque()
         self._changed = asyncio.Condition()
         self._recognised = 0.0
+        self._answered = time.monotonic()
+        self._busy = False
+
+    @property
+    def waited(self) -> float:
+        """Seconds since all was answered that was pushed or asked for; 0 while something is not."""
+        return 0.0 if self._busy or self._inbox else time.monotonic() - self._answered
 
     @property
     def lag(self) -> float:
@@ -108,6 +115,7 @@ class LiveStream:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(PAUSE_SECONDS):
                         await self._changed.wait_for(lambda: self._inbox)
+                self._busy = bool(self._inbox)
                 command, pushes = self._take()
                 self._changed.notify_all()
             if (newest := self._watcher.current) is not None:
@@ -119,6 +127,8 @@ class LiveStream:
             await self._kept.said(events)
             asked = isinstance(command, str) and command != "refresh"
             yield Step(tuple(events), self._recognised, self.lag, pushes, asked)
+            if self._busy:
+                self._busy, self._answered = False, time.monotonic()
             if isinstance(command, str) and command == "finish":
                 return
 

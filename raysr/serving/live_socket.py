@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, Literal, Protocol
 
@@ -282,11 +283,14 @@ class LiveSocket:
     async def _messages(self) -> AsyncIterator[bytes | str]:
         """Yield the client's messages; raise Refusal when one is too long, too many wait, or none comes in time."""
         limits = self._limits
-        patience = limits.idle_seconds if self._dialect.keeps_alive else limits.quiet_seconds
+        patience = left = limits.idle_seconds if self._dialect.keeps_alive else limits.quiet_seconds
         while True:
             try:
-                self._came, raw = await asyncio.wait_for(self._backlog.next(), patience)
+                self._came, raw = await asyncio.wait_for(self._backlog.next(), left)
             except TimeoutError:
+                left = patience - self._waited()
+                if left > 0:
+                    continue
                 raise Refusal("idle", f"nothing came for {patience:g} s") from None
             except TooFarAhead:
                 most = f"{limits.backlog_bytes / 1e6:.3g} MB"
@@ -299,6 +303,13 @@ class LiveSocket:
             if len(message) > limits.message_bytes:
                 raise Refusal("too_big", f"a message may hold {limits.message_bytes} bytes")
             yield message
+            left = patience
+
+    def _waited(self) -> float:
+        """Return for how many seconds we have waited for the client, who may be waiting for us."""
+        if self._decoding is not None and self._decoding.owes:
+            return 0.0
+        return math.inf if self._stream is None else self._stream.waited
 
     async def _send(self, messages: Iterable[Message]) -> None:
         """Send messages; a client that does not read one in time has left, as far as we can tell."""

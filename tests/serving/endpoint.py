@@ -20,6 +20,7 @@ from raysr.audio.files import wav_bytes
 from raysr.pool import Pool, Recogniser
 from raysr.serving.app import build_app
 from raysr.serving.settings import ServingConfig, UserConfig
+from raysr.stream.engine import Engine
 
 
 @dataclass
@@ -30,6 +31,8 @@ class Server:
     pool: Path
     reconfigure: Callable[[UserConfig], None] = lambda config: None
     """As Ray Serve's replica does it."""
+    engine: Engine | None = None
+    """Of a server that runs in this process."""
 
     def listen(self, **query: Any) -> ClientConnection:
         """Open the live socket; 16-bit audio at 16 kHz unless ``query`` says otherwise."""
@@ -65,7 +68,7 @@ def serving(config: ServingConfig, backpressure: bool = True) -> Iterator[Server
             assert time.monotonic() < deadline, "the endpoint did not start in time"
             time.sleep(0.02)
         port = server.servers[0].sockets[0].getsockname()[1]
-        yield Server(f"http://127.0.0.1:{port}", Path(config.pool), reconfigure)
+        yield Server(f"http://127.0.0.1:{port}", Path(config.pool), reconfigure, app.state.server.engine)
     finally:
         server.should_exit = True
         thread.join(20)

@@ -34,6 +34,7 @@ from raysr.decode.recognise import recognise_masked
 from raysr.model.chunking import CHUNKING
 from raysr.pool import Recogniser
 from raysr.serving.client import transcribe_http, transcribe_ws
+from raysr.stream.together import Task
 
 SAID = "bad cafe, head ache"
 HEARD = "bad cafe head ache"
@@ -238,14 +239,14 @@ def test_audio_in_a_container_is_heard_as_it_comes(
     with contained(server, interim_results="true") as socket:
         for first in range(0, pause, 500):
             socket.send(data[first : min(first + 500, pause)])
-        interims = [json.loads(socket.recv(timeout=20)) for _ in range(3)]
-        assert any(m["channel"]["alternatives"][0]["transcript"] for m in interims), "before all has come"
+        early = [json.loads(socket.recv(timeout=20))]
+        assert early[0]["channel"]["alternatives"][0]["transcript"], "before all has come"
         socket.send(json.dumps({"type": "Finalize"}))
-        while not interims[-1].get("from_finalize"):
-            interims.append(json.loads(socket.recv(timeout=20)))
+        while not early[-1].get("from_finalize"):
+            early.append(json.loads(socket.recv(timeout=20)))
         socket.send(data[pause:])
         socket.send(CLOSE)
-        found = [*interims, *messages(socket)]
+        found = [*early, *messages(socket)]
     assert said(found) == HEARD
     assert socket.close_code == 1000
     assert found[-1]["duration"] == pytest.approx(len(pcm16(SAID)) / 32000, abs=0.1)
@@ -332,6 +333,30 @@ def test_a_silent_client_is_closed_and_one_that_keeps_alive_is_not(start: Callab
         assert 0.3 < time.monotonic() - begin < 5
     assert [m["type"] for m in found] == ["Results", "Error"]
     assert socket.close_code == 1011
+
+
+def test_a_client_that_waits_for_us_is_not_idle(start: Callable[..., Server]) -> None:
+    server, busy = start(limits={"idle_seconds": 0.5}), threading.Event()
+
+    def round_of_others() -> Task:
+        busy.wait(20)
+        yield from ()
+        return []
+
+    with server.listen() as socket:
+        assert server.engine is not None
+        server.engine.submit(round_of_others())
+        socket.send(pcm16("bad cafe"))
+        socket.send(json.dumps({"type": "Finalize"}))
+        with pytest.raises(TimeoutError):
+            socket.recv(timeout=1.5)
+        busy.set()
+        found = messages(socket)
+    assert said(found) == "bad cafe"
+    assert [m.get("from_finalize") for m in found if m["type"] == "Results"][-2:] == [True, False]
+    assert (socket.close_code, socket.close_reason) == (1011, "nothing came for 0.5 s"), (
+        "once it was answered"
+    )
 
 
 def test_a_stream_has_a_longest_length(start: Callable[..., Server]) -> None:

@@ -52,7 +52,8 @@ def test_replicas_come_with_the_load_and_one_that_is_killed_takes_only_its_own_s
     ray_cluster: Connection, tmp_path: Path, recogniser: Recogniser
 ) -> None:
     publish(tmp_path / "pool", "first", recogniser, cycle=0)
-    options = {"max_replicas": 2, "cpus_per_replica": 0.5, "limits": {"sessions": 4}, "fill": 0.5}
+    limits = {"sessions": 4, "idle_seconds": 2 * PATIENCE_S}  # who waits keeps its place
+    options = {"max_replicas": 2, "cpus_per_replica": 0.5, "limits": limits, "fill": 0.5}
     config = ServingConfig.parse({"pool": str(tmp_path / "pool"), "poll_seconds": 0.1, **options})
     server = Server(run.start(config, port=free_port(0)), tmp_path / "pool")
     try:
