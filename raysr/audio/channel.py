@@ -1,0 +1,184 @@
+"""What speech goes through on its way: narrow bands, clipping, the codecs of calls, packets that get lost."""
+
+import io
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import av
+import numpy as np
+from av.audio.codeccontext import AudioCodecContext
+
+from raysr.audio.encode import encode_opus
+from raysr.audio.files import decode
+from raysr.audio.resample import resample
+from raysr.errors import AudioError
+
+SAMPLE_RATE = 16000
+TELEPHONE_RATE = 8000
+PACKET_SECONDS = 0.02
+
+Codec = Literal["alaw", "mulaw", "gsm", "opus", "mp3"]
+"""``alaw`` and ``mulaw``: G.711 at 8 kHz; ``gsm``: the band of a mobile call and its 13 bits, without its codec;
+``opus`` and ``mp3`` at a bit rate."""
+Concealment = Literal["silence", "repeat"]
+"""What is heard in place of a lost packet: nothing, or the last one again, ever fainter."""
+
+_EDGE_HZ = 200.0
+_GSM_BAND = (300.0, 3400.0)
+_FADING = 0.5
+
+
+def band_pass(samples: np.ndarray, low: float = 0.0, high: float = SAMPLE_RATE / 2) -> np.ndarray:
+    """Return samples (N,) at 16 kHz without what is below ``low`` and above ``high`` Hz.
+
+    No delay, and half the amplitude at either edge, which falls from all to nothing within 200 Hz as a cosine does.
+    """
+    speech = np.asarray(samples, np.float32)
+    if not len(speech):
+        return speech
+    padded = np.concatenate(
+        [speech, np.zeros(SAMPLE_RATE // 20, np.float32)]
+    )  # or the end would ring at the beginning
+    frequency = np.fft.rfftfreq(len(padded), 1 / SAMPLE_RATE)
+    shape = _edge(high - frequency) if high < SAMPLE_RATE / 2 else np.ones_like(frequency)
+    if low > 0:
+        shape = shape * _edge(frequency - low)
+    return np.fft.irfft(np.fft.rfft(padded) * shape, len(padded))[: len(speech)].astype(np.float32)
+
+
+def clip(samples: np.ndarray, share: float) -> np.ndarray:
+    """Return samples (N,) of which the loudest ``share`` are cut off at one level, as of a microphone too near."""
+    if not 0 <= share < 1:
+        raise AudioError(f"a share of {share:g} to clip: it should lie in 0 … 1, below 1")
+    speech = np.asarray(samples, np.float32)
+    if not len(speech) or share == 0:
+        return speech
+    level = np.float32(np.quantile(np.abs(speech), 1 - share))
+    return np.clip(speech, -level, level)
+
+
+def through_codec(samples: np.ndarray, codec: Codec, bit_rate: int | None = None) -> np.ndarray:
+    """Return samples (N,) at 16 kHz as they come out of a codec: as many, and where they were.
+
+    Args:
+        samples: in [-1, 1]; what is beyond is cut off.
+        codec: see :data:`Codec`.
+        bit_rate: of ``opus`` (16000 unless given) and ``mp3`` (32000), in bit/s.
+
+    Raises:
+        AudioError: a codec that is not there, or a bit rate for one that has none.
+    """
+    speech = np.clip(np.asarray(samples, np.float32), -1, 1)
+    rated: Mapping[str, Callable[[np.ndarray, int], np.ndarray]] = {"opus": _opus, "mp3": _mp3}
+    plain: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+        "alaw": lambda narrow: _g711(narrow, "pcm_alaw"),
+        "mulaw": lambda narrow: _g711(narrow, "pcm_mulaw"),
+        "gsm": _gsm,
+    }
+    if not len(speech):
+        return speech
+    if codec in rated:
+        heard = rated[codec](speech, bit_rate or {"opus": 16000, "mp3": 32000}[codec])
+    elif codec in plain and bit_rate is None:
+        heard = plain[codec](speech)
+    elif codec in plain:
+        raise AudioError(f"codec {codec} has one bit rate: leave it out")
+    else:
+        raise AudioError(f"there is no codec '{codec}'; there are {', '.join([*plain, *rated])}")
+    return _as_long(heard, len(speech))
+
+
+def lose_packets(
+    samples: np.ndarray,
+    share: float,
+    generator: np.random.Generator,
+    burst: float = 1.0,
+    concealment: Concealment = "repeat",
+) -> np.ndarray:
+    """Return samples (N,) at 16 kHz of which packets of 20 ms got lost.
+
+    Losses come in bursts of ``burst`` packets on average, as on a line that is good or bad (Gilbert 1960).
+
+    Args:
+        share: of packets that get lost, in the long run.
+        generator: where the draws come from.
+        burst: 1 or more; 1 / (1 − share) is what losses have that know nothing of each other.
+        concealment: see :data:`Concealment`.
+
+    Raises:
+        AudioError: a share or a burst that no line has.
+    """
+    if not 0 <= share < 1 or burst < 1:
+        raise AudioError(
+            f"share {share:g} and burst {burst:g}: a share lies in 0 … 1, below 1, a burst is 1 or more"
+        )
+    speech, size = np.array(samples, np.float32), round(PACKET_SECONDS * SAMPLE_RATE)
+    count = -(-len(speech) // size)
+    again, lost = 1 / burst, generator.random() < share
+    fall = min(
+        1.0, share / max(1e-9, 1 - share) * again
+    )  # from good to bad, so that `share` are bad in the long run
+    draws = generator.random(count)
+    for number in range(count):
+        place = slice(number * size, (number + 1) * size)
+        if lost:
+            before = speech[max(0, (number - 1) * size) : number * size]
+            length = len(speech[place])
+            repeats = concealment == "repeat" and len(before) == size
+            speech[place] = before[:length] * np.float32(_FADING) if repeats else 0.0
+        lost = draws[number] >= again if lost else draws[number] < fall
+    return speech
+
+
+def _edge(beyond: np.ndarray) -> np.ndarray:
+    """Return 0 … 1 over 200 Hz around the edge, from how far within the band a frequency is."""
+    place = np.clip(beyond / _EDGE_HZ + 0.5, 0, 1)
+    return 0.5 - 0.5 * np.cos(np.pi * place)
+
+
+def _g711(speech: np.ndarray, codec: str) -> np.ndarray:
+    narrow = resample(speech, SAMPLE_RATE, TELEPHONE_RATE)
+    pcm = np.clip(np.rint(narrow * 32768), -32768, 32767).astype("<i2")
+    encoder, decoder = _telephone(codec, "w"), _telephone(codec, "r")
+    frame = av.AudioFrame.from_ndarray(pcm[None], format="s16", layout="mono")
+    frame.sample_rate = TELEPHONE_RATE
+    packets = [*encoder.encode(frame), *encoder.encode(None)]
+    pieces = [frame.to_ndarray()[0] for packet in packets for frame in decoder.decode(packet)]
+    heard = np.concatenate(pieces).astype(np.float32) / 32768
+    return resample(heard, TELEPHONE_RATE, SAMPLE_RATE)
+
+
+def _telephone(codec: str, mode: Literal["r", "w"]) -> AudioCodecContext:
+    context = AudioCodecContext.create(codec, mode)
+    assert isinstance(context, AudioCodecContext)
+    context.sample_rate, context.layout, context.format = TELEPHONE_RATE, "mono", "s16"
+    return context
+
+
+def _gsm(speech: np.ndarray) -> np.ndarray:
+    narrow = band_pass(speech, *_GSM_BAND)
+    return np.rint(narrow * 4096).astype(np.float32) / 4096
+
+
+def _opus(speech: np.ndarray, bit_rate: int) -> np.ndarray:
+    return decode(encode_opus(speech, bit_rate))
+
+
+def _mp3(speech: np.ndarray, bit_rate: int) -> np.ndarray:
+    output = io.BytesIO()
+    with av.open(output, "w", format="mp3") as container:
+        stream = container.add_stream("libmp3lame", rate=SAMPLE_RATE, layout="mono")
+        stream.bit_rate = bit_rate
+        stream.codec_context.open()
+        frame = av.AudioFrame.from_ndarray(speech[None], format="fltp", layout="mono")
+        frame.sample_rate = SAMPLE_RATE
+        fifo = av.AudioFifo()
+        fifo.write(frame)
+        for piece in fifo.read_many(stream.codec_context.frame_size, partial=True):
+            container.mux(stream.encode(piece))
+        container.mux(stream.encode(None))
+    return decode(output.getvalue())
+
+
+def _as_long(samples: np.ndarray, length: int) -> np.ndarray:
+    return np.concatenate([samples[:length], np.zeros(max(0, length - len(samples)), np.float32)])

@@ -1,0 +1,82 @@
+"""Sounds from a folder of the user's own: noise, music, other people's talk; excerpts of unit power."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from raysr.audio.files import decode
+from raysr.audio.mix import active_power
+from raysr.errors import AudioError
+
+SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".webm", ".aiff", ".g722"})
+KEPT = 64
+"""Recordings kept in memory."""
+
+
+def audio_files(folder: str | Path) -> list[Path]:
+    """Return the audio files of a folder and of those within it, in one order on every machine.
+
+    Raises:
+        AudioError: the folder holds none.
+    """
+    root = Path(folder)
+    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not found:
+        raise AudioError(f"{root} holds no audio files ({', '.join(sorted(SUFFIXES))})")
+    return found
+
+
+def excerpt(files: Sequence[Path], length: int, generator: np.random.Generator) -> np.ndarray:
+    """Return ``length`` samples at 16 kHz of one of the files, from anywhere in it, going round where it is too short.
+
+    Of unit power, float32; silence stays silence.
+
+    Raises:
+        AudioError: a file that cannot be read, by name.
+    """
+    recording = _recording(str(files[int(generator.integers(len(files)))]))
+    start = int(generator.integers(len(recording)))
+    return _unit(recording.take(np.arange(start, start + length), mode="wrap"))
+
+
+def babble(files: Sequence[Path], talkers: int, length: int, generator: np.random.Generator) -> np.ndarray:
+    """Return ``length`` samples of several recordings of speech at once, each as loud, together of unit power.
+
+    Args:
+        files: of speech, one speaker each as far as may be.
+        talkers: how many talk, one or more.
+    """
+    if talkers < 1:
+        raise AudioError(f"{talkers} talkers: one or more make a babble")
+    total = np.zeros(length, np.float32)
+    for _ in range(talkers):
+        total += excerpt(files, length, generator)
+    return _unit(total)
+
+
+def at_ratio(speech: np.ndarray, sound: np.ndarray, snr_db: float) -> np.ndarray:
+    """Return speech (N,) and a sound (N,) together, the active speech ``snr_db`` above the sound's mean power.
+
+    Active are the frames of 20 ms within 35 dB of the loudest, as ITU-T P.56 means it; silence stays as it is.
+    """
+    if not len(sound):
+        return np.asarray(speech, np.float32)
+    power, noise = (
+        active_power(np.asarray(speech, np.float32)),
+        float(np.mean(np.square(sound, dtype=np.float64))),
+    )
+    if power <= 0 or noise <= 0:
+        return np.asarray(speech, np.float32)
+    return (speech + sound * np.sqrt(power / noise * 10 ** (-snr_db / 10))).astype(np.float32)
+
+
+def _unit(samples: np.ndarray) -> np.ndarray:
+    power = float(np.mean(np.square(samples, dtype=np.float64))) if len(samples) else 0.0
+    return (samples / np.sqrt(power)).astype(np.float32) if power > 0 else samples.astype(np.float32)
+
+
+@lru_cache(maxsize=KEPT)
+def _recording(path: str) -> np.ndarray:
+    return decode(path)
