@@ -19,7 +19,7 @@ demo: $(VENV)/.raysr  ## label, train and serve over the built-in corpus, end to
 	$(BIN)/raysr demo
 
 test: lint  ## lint, check types and run every test
-	$(BIN)/pytest -n $(TEST_PROCESSES)
+	$(BIN)/pytest -n $(TEST_PROCESSES) --durations=25
 
 lint: $(VENV)/.raysr-test  ## ruff and mypy alone
 	$(BIN)/ruff check .

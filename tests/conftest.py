@@ -3,6 +3,7 @@
 import os
 import wave
 from collections.abc import Callable, Generator, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,9 +31,21 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class OneRay(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return "ray" if "mark.ray" in (config.rootpath / file).read_text(encoding="utf-8") else file
+            return "ray" if _uses_ray(config.rootpath / file) else file
 
+    config.option.loadscopereorder = False
     return OneRay(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the longest part where several processes share the tests: those that use Ray."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: not _uses_ray(item.path))
+
+
+@cache
+def _uses_ray(file: Path) -> bool:
+    return "mark.ray" in file.read_text(encoding="utf-8")
 
 
 @pytest.hookimpl(wrapper=True)
