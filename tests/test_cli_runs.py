@@ -1,6 +1,7 @@
 """The commands that turn the loop: `ipl`, `label`, `train`, and the demo as a person would start it."""
 
 import json
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -53,6 +54,9 @@ def test_train_then_ipl_is_one_run(
     cycles = json.loads((folder / "report.json").read_text())["cycles"]
     assert [cycle["offered"] for cycle in cycles] == [0, 6]
     assert (folder / "report.html").is_file()
+    events = [json.loads(line) for line in (folder / "events.jsonl").open()]
+    had = [(event["cycle"], event["cpus"]) for event in events if event["event"] == "cycle began"]
+    assert had == [(cycle, len(os.sched_getaffinity(0))) for cycle in (0, 0, 1)], "our own Ray declares more"
     assert f"raysr serve --pool {folder / 'pool'}" in capsys.readouterr().out
 
 

@@ -13,10 +13,18 @@ SERIES = ("#3b82f6", "#f97316", "#10b981", "#a855f7", "#ef4444", "#eab308", "#06
 Series = Mapping[str, Sequence[tuple[float, float]]]
 
 
-def lines(name: str, series: Series, x_label: str, y_label: str, percent: bool = False) -> str:
+def lines(
+    name: str,
+    series: Series,
+    x_label: str,
+    y_label: str,
+    percent: bool = False,
+    bands: Mapping[str, Sequence[tuple[float, float, float]]] | None = None,
+) -> str:
     """Return an SVG of several (x, y) series; `percent` reads y as a fraction and shows it as a percentage.
 
-    A single point a series is drawn as well, so that an unfinished run shows what it has.
+    A single point a series is drawn as well, so that an unfinished run shows what it has. ``bands`` are (x, low, high)
+    of series by label.
     """
     figure, axes = _canvas(x_label, y_label)
     for (label, points), colour in zip(
@@ -24,6 +32,9 @@ def lines(name: str, series: Series, x_label: str, y_label: str, percent: bool =
     ):
         marker = "o" if len(points) <= 20 else None
         axes.plot(*zip(*points, strict=True), marker=marker, markersize=4, color=colour, label=label)
+        if band := (bands or {}).get(label):
+            x, low, high = zip(*band, strict=True)
+            axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
     if percent:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,10 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from raysr.errors import RunError
+from raysr.evaluate.jsonl import read_jsonl
+from raysr.evaluate.run_costs import CycleCost, read_costs
+from raysr.evaluate.run_scores import RunScores, read_scores
 
-WORST = 30
 REASONS = 30
 _NAMES = re.compile(r"^utterance \S+:|\S*/\S*|\d+(\.\d+)?")  # what differs between failures of one kind
 
@@ -28,7 +30,8 @@ class RunFiles:
     losses: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     reasons: list[dict[str, Any]] = field(default_factory=list)
     filters: list[dict[str, Any]] = field(default_factory=list)
-    worst: list[dict[str, Any]] = field(default_factory=list)
+    scores: RunScores = field(default_factory=RunScores)
+    costs: list[CycleCost] = field(default_factory=list)
     lineage: list[dict[str, Any]] = field(default_factory=list)
     config: str = ""
 
@@ -45,9 +48,10 @@ def read_run(folder: Path) -> RunFiles:
     cycles = sorted(path for path in folder.glob("cycles/*") if path.is_dir())
     report = _json(folder / "report.json")
     finished = [cycle for path in cycles if (cycle := _json(path / "report.json"))]
+    done = report.get("cycles") or finished
     return RunFiles(
         folder=folder,
-        cycles=report.get("cycles") or finished,
+        cycles=done,
         finished=bool(report.get("finished")),
         stopped=(report.get("stopped") or {}).get("reason"),
         best=report.get("best"),
@@ -60,16 +64,28 @@ def read_run(folder: Path) -> RunFiles:
                 for row in (*_held_out(path, int(path.name), "held out"), *_reasons(path))
             ),
         ],
-        filters=[report for path in cycles if (report := _json(path / "filters.json"))],
-        worst=_worst(cycles),
+        filters=list(_filters(cycles)),
+        scores=read_scores(cycles),
+        costs=read_costs(folder, cycles, done),
         lineage=list(_lineage(folder / "pool")),
         config=config.read_text(encoding="utf-8"),
     )
 
 
+def last_filters(folder: Path) -> dict[str, Any] | None:
+    """Return what the filters of the last cycle that labelled are worth."""
+    return next(_filters(sorted(folder.glob("cycles/*"), reverse=True)), None)
+
+
+def _filters(cycles: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    return (report for path in cycles if (report := _json(path / "filters.json")))
+
+
 def _losses(cycle: Path) -> list[tuple[float, float]]:
     """Return (step, loss); a resumed training writes some steps again, and the last word on a step counts."""
-    rows = {row["step"]: row["loss"] for row in _jsonl(cycle / "train" / "metrics.jsonl") if "loss" in row}
+    rows = {
+        row["step"]: row["loss"] for row in read_jsonl(cycle / "train" / "metrics.jsonl") if "loss" in row
+    }
     return sorted((float(step), float(loss)) for step, loss in rows.items())
 
 
@@ -95,19 +111,10 @@ def _reasons(cycle: Path) -> Iterator[dict[str, Any]]:
 
 def _held_out(folder: Path, cycle: int | str, status: str) -> Iterator[dict[str, Any]]:
     """Yield how much of what was selected, or is labelled, is the audio of dev or test utterances."""
-    rows = list(_jsonl(folder / "held-out.jsonl"))
+    rows = list(read_jsonl(folder / "held-out.jsonl"))
     if rows:
         told = {"cycle": cycle, "status": status, "rule": None, "reason": rows[0]["reason"]}
         yield told | {"utterances": len(rows), "hours": None}
-
-
-def _worst(cycles: list[Path]) -> list[dict[str, Any]]:
-    """Return the utterances of the last scored student with most word errors."""
-    for cycle in reversed(cycles):
-        rows = [row for row in _jsonl(cycle / "scores.jsonl") if row["errors"]]
-        if rows:
-            return sorted(rows, key=lambda row: (-row["errors"], row["id"]))[:WORST]
-    return []
 
 
 def _lineage(pool: Path) -> Iterator[dict[str, Any]]:
@@ -127,17 +134,3 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return data if isinstance(data, dict) else {}
-
-
-def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a file that may still be written to: a torn last line is left out."""
-    if not path.is_file():
-        return
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict):
-                yield row

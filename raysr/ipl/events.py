@@ -1,11 +1,14 @@
 """``events.jsonl``: what a run did and when, one JSON object a line, appended for ever."""
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from raysr.cluster import is_own
 
 
 class Events:
@@ -26,3 +29,17 @@ class Events:
         started = time.monotonic()
         yield
         self.add("step ended", cycle=cycle, step=name, seconds=round(time.monotonic() - started, 3))
+
+
+def resources() -> dict[str, float]:
+    """Return the cores and GPUs of the cluster that we are in; of this machine where there is none, or it is ours.
+
+    A Ray that we start here declares more CPUs than there are cores.
+    """
+    import ray
+    import torch
+
+    if ray.is_initialized() and not is_own():
+        found = ray.cluster_resources()
+        return {"cpus": found.get("CPU", 0.0), "gpus": found.get("GPU", 0.0)}
+    return {"cpus": float(len(os.sched_getaffinity(0))), "gpus": float(torch.cuda.device_count())}

@@ -24,7 +24,7 @@ from raysr.ipl.context import CycleContext
 from raysr.ipl.corpora import Corpora, open_corpora
 from raysr.ipl.decisions import read_decisions
 from raysr.ipl.distiller import CheckedBuilder, Distiller
-from raysr.ipl.events import Events
+from raysr.ipl.events import Events, resources
 from raysr.ipl.filters.chain import FilterChain
 from raysr.ipl.filters.hash import filter_hash
 from raysr.ipl.filters.report import judge_filters
@@ -168,7 +168,8 @@ class Run:
         }
 
     def announce(self, cycle: int) -> None:
-        """Say that a cycle begins."""
+        """Say that a cycle begins, and note what the cluster has meanwhile."""
+        self.events.add("cycle began", cycle=cycle, **resources())
         self.progress.say(f"cycle {cycle} (the last is {self.config.run.cycles - 1})")
 
     def report(self, report: dict[str, Any]) -> None:

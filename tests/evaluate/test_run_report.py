@@ -154,7 +154,7 @@ def test_a_run_that_has_just_begun_has_a_report(tmp_path: Path) -> None:
 
 def test_the_worst_utterances_come_first_and_torn_lines_are_left_out(tmp_path: Path) -> None:
     run = read_run(write_run(tmp_path / "run"))
-    assert [row["errors"] for row in run.worst] == list(range(39, 9, -1))
+    assert [one.errors for one in run.scores.worst] == list(range(39, 9, -1))
     assert run.losses["cycle 0"] == [(float(step), 50 / step) for step in range(10, 60, 10)]
 
 
