@@ -15,7 +15,7 @@ serve       on Ray Serve with its default proxy, `raysr serve`; all of Ray is on
 haproxy     on Ray Serve behind HAProxy
 pocketsphinx, moonshine  one stream of theirs on one core, as fast as it goes
 
-Latencies are those of the clients (see raysr/serving/latency.py), in seconds. `upwr`: words that a partial took back,
+Latencies are those of the clients (see raysr/stream/latency.py), in seconds. `upwr`: words that a partial took back,
 by words of finals (Shangguan et al., arXiv 2006.01416). `rtf`: CPU time of all the server's processes by audio.
 """
 

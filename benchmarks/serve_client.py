@@ -22,8 +22,9 @@ from websockets.exceptions import WebSocketException
 from benchmarks.joined import RATE
 from benchmarks.serve_speech import PACKET, Recording, recording
 from raysr.decode.words import Word
-from raysr.serving.latency import Latency
 from raysr.stream.events import Event, Final, Partial
+from raysr.stream.latency import Latency
+from raysr.stream.stability import Stability
 
 RECORDINGS = 4
 
@@ -76,19 +77,15 @@ class Ear:
     """Takes what a session is told and counts it."""
 
     def __init__(self, heard: Heard) -> None:
-        self.heard, self.latency = heard, Latency()
-        self._before: list[str] = []
+        self.heard, self.latency, self.stability = heard, Latency(), Stability()
 
     def told(self, event: Event, lag: float, now: float) -> None:
         """Take an event and the lag that came with it."""
-        heard, words = self.heard, event.text.split()
-        same = next((n for n, (a, b) in enumerate(zip(self._before, words, strict=False)) if a != b), None)
-        heard.unstable += len(self._before) - min(len(self._before), len(words) if same is None else same)
-        self._before = words
+        heard = self.heard
+        self.stability.told(event)
+        heard.unstable, heard.words = self.stability.taken_back, self.stability.words
         if isinstance(event, Final):
             heard.finals.append(event.text)
-            heard.words += len(words)
-            self._before = []
         heard.lags.append((round(now, 3), lag))
         for late in self.latency.seen([event], now):
             what = f"final_{late.cause}" if late.what == "final" else late.what

@@ -182,16 +182,67 @@ def test_debug_shows_the_traceback_wherever_it_stands(capsys: pytest.CaptureFixt
 def test_evaluate_prints_and_writes_what_the_library_finds(
     pool: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "wer.json"
+    out, aligned = tmp_path / "wer.json", tmp_path / "aligned.txt"
+    names, training = tmp_path / "names.txt", tmp_path / "training.jsonl"
+    names.write_text("Anna\n\ncall me\n")
+    write_jsonl(training, [Utterance("t", "t.wav", 1.0, text="please call me")])
     command = ["evaluate", f"mine={corpus / 'test.jsonl'}", "--pool", str(pool), "--json", str(out)]
-    assert cli.run([*command, "--tag", "room", "--worst", "1"]) == 0
+    command += ["--by", "tag:room", "--by", "duration", "--worst", "1", "--alignments", str(aligned)]
+    command += ["--names", str(names), "--train", str(training), "--unit", "tag:room", "--costs", "nist"]
+    assert cli.run([*command, "--method", "greedy", "--method", "lm", "--method", "stream"]) == 0
     printed = capsys.readouterr().out
     result = json.loads(out.read_text())
     assert result["entry"] == "cycle-000"
-    for method in ("greedy", "lm"):
+    for method in ("greedy", "lm", "stream"):
         assert f"{100 * result['wer'][method]['mine']:.1f}%" in printed
-    assert "mine, room=far" in printed
-    assert "reference:" in printed
+        assert aligned.read_text().count(f"(mine, {method})") == len(TEXTS)
+    groups = {"mine", "mine, room=far", "mine, room=near", "mine, duration=under 2 s"}
+    assert set(result["wer"]["stream"]) == groups
+    assert "REF:" in printed
+    said = {row["list"]: row["said"] for row in result["words"]}
+    assert said == {"names.txt": 3, "never trained on": 4}
+    sets = {(row["set"], row["method"]): row for row in result["sets"]}
+    assert sets["mine", "greedy"]["seconds"] == 4.5
+    assert sets["mine", "stream"]["real_time_factor"] > 0
+
+
+def test_texts_that_were_saved_are_scored_and_compared(
+    pool: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved, right, out = tmp_path / "saved.jsonl", tmp_path / "right.jsonl", tmp_path / "wer.json"
+    manifest = f"mine={corpus / 'test.jsonl'}"
+    command = ["evaluate", manifest, "--pool", str(pool), "--save", str(saved), "--json", str(out)]
+    assert cli.run([*command, "--against", "cycle-000"]) == 0
+    first = json.loads(out.read_text())
+    assert {row["p"] for row in first["against"]} == {1.0}
+    right.write_text(
+        "".join(json.dumps({"id": f"u{n}", "text": text}) + "\n" for n, text in enumerate(TEXTS))
+    )
+    again = ["evaluate", manifest, "--hypotheses", str(saved), "--json", str(out)]
+    assert cli.run([*again, "--against", str(right)]) == 0
+    second = json.loads(out.read_text())
+    assert second["wer"] == first["wer"]
+    assert [row["method"] for row in second["against"]] == ["greedy, given", "lm, given"]
+    for row in second["against"]:
+        assert row["difference"]["estimate"] == pytest.approx(row["wer"] - 0)
+    assert "saved.jsonl against" in capsys.readouterr().out
+
+
+def test_evaluate_says_what_it_needs(
+    pool: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest, texts = corpus / "test.jsonl", tmp_path / "texts.jsonl"
+    texts.write_text('{"id": "u0", "text": "please"}\n')
+    assert "--pool" in refused(capsys, "evaluate", manifest)
+    assert "--hypotheses" in refused(capsys, "evaluate", manifest, "--pool", pool, "--hypotheses", texts)
+    assert "--demo" in refused(capsys, "evaluate", "--pool", pool)
+    assert "lacks 2 of 3" in refused(capsys, "evaluate", manifest, "--hypotheses", texts)
+    assert "tag:NAME" in refused(capsys, "evaluate", manifest, "--pool", pool, "--by", "room")
+    assert "two test sets" in refused(capsys, "evaluate", manifest, manifest, "--pool", pool)
+    names = ["--names", tmp_path / "names.txt"]
+    assert "names.txt" in refused(capsys, "evaluate", manifest, "--pool", pool, *names)
+    assert "no entry 'x'" in refused(capsys, "evaluate", manifest, "--pool", pool, "--against", "x")
+    assert "--train" in refused(capsys, "evaluate", manifest, "--pool", pool, "--rare", "2")
 
 
 def test_transcribe_prints_text_or_json(pool: Path, corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,19 @@ from typing import Any
 
 import typer
 
-from raysr.cli import align, check_gpu, data, evaluation, export, models, preflight, runs, speech
+from raysr.cli import (
+    align,
+    augment,
+    check_gpu,
+    data,
+    evaluate,
+    export,
+    models,
+    preflight,
+    report,
+    runs,
+    speech,
+)
 from raysr.cli.sigterm import sigterm_as_ctrl_c
 from raysr.errors import RaysrError
 
@@ -33,7 +45,7 @@ def options(
     """Take what every command takes."""
 
 
-for group in (runs, data, models, export, speech, align, evaluation, preflight, check_gpu):
+for group in (runs, data, models, export, speech, align, augment, evaluate, report, preflight, check_gpu):
     group.register(app)
 
 

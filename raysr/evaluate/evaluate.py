@@ -10,12 +10,23 @@ from typing import Any, Literal
 from raysr.corpus.features import FeatureCache
 from raysr.corpus.utterance import Utterance
 from raysr.decode.recognise import DecodeConfig, recognise
+from raysr.decode.words import Word, best_words
 from raysr.errors import CorpusError
 from raysr.evaluate.wer import ErrorCounts, Score, score, total
+from raysr.model.model import FRAME_SHIFT_MS
 from raysr.pool import Entry, Recogniser, load_entry
 
 Method = Literal["greedy", "lm"]
 METHODS: tuple[Method, ...] = ("greedy", "lm")
+
+
+@dataclass(frozen=True, slots=True)
+class Recognised:
+    """What was made of an utterance: its text, and its words with times and confidences where they are known."""
+
+    id: str
+    text: str
+    words: tuple[Word, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +72,44 @@ def score_part(
     recogniser: Recogniser, utterances: Sequence[Utterance], cache: FeatureCache, method: Method
 ) -> Scores:
     """Recognise and score utterances whose features are in ``cache``; raises CorpusError without a text."""
+    check_texts(utterances)
+    return scored(utterances, recognise_part(recogniser, utterances, cache, method, words=False))
+
+
+def recognise_part(
+    recogniser: Recogniser,
+    utterances: Sequence[Utterance],
+    cache: FeatureCache,
+    method: Method,
+    words: bool = True,
+) -> list[Recognised]:
+    """Recognise utterances whose features are in ``cache``; ``words`` adds theirs, with times and confidences."""
+    config = decoding(recogniser.config.decode, method)
+    lm = recogniser.lm if method == "lm" else None
+    tokeniser, features = recogniser.tokeniser, [cache.get(utterance) for utterance in utterances]
+    found = recognise(recogniser.model, tokeniser, features, config, lm)
+    frame_seconds = recogniser.model.encoder.hop * FRAME_SHIFT_MS / 1000
+    return [
+        Recognised(
+            utterance.id,
+            tokeniser.decode(list(nbest[0].tokens)) if nbest else "",
+            best_words(tokeniser, nbest, frame_seconds, 0.0, config.calibration) if nbest and words else (),
+        )
+        for utterance, nbest in zip(utterances, found, strict=True)
+    ]
+
+
+def check_texts(utterances: Iterable[Utterance]) -> None:
+    """Raise a CorpusError that names an utterance without a transcript."""
     for utterance in utterances:
         if utterance.text is None:
             raise CorpusError(f"utterance '{utterance.id}' has no transcript to score against")
-    features = [cache.get(utterance) for utterance in utterances]
-    config = decoding(recogniser.config.decode, method)
-    lm = recogniser.lm if method == "lm" else None
-    nbest = recognise(recogniser.model, recogniser.tokeniser, features, config, lm)
-    texts = [recogniser.tokeniser.decode(list(best[0].tokens)) if best else "" for best in nbest]
+
+
+def scored(utterances: Sequence[Utterance], recognised: Sequence[Recognised]) -> Scores:
+    """Score what was recognised of utterances, each of its own; raises CorpusError for one without a text."""
+    check_texts(utterances)
+    texts = [one.text for one in recognised]
     return Scores(tuple(score([u.id for u in utterances], [u.text or "" for u in utterances], texts)))
 
 

@@ -3,6 +3,7 @@
 Reads ``filters.json``, as :func:`raysr.ipl.filters.report.judge_filters` makes it.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,8 +13,8 @@ Row = tuple[str, ...]
 
 
 def percent(fraction: float | None) -> str:
-    """Write a fraction as a percentage; an en dash where there is none."""
-    return "–" if fraction is None or fraction != fraction else f"{100 * fraction:.1f}%"
+    """Write a fraction as a percentage; an en dash where there is none, or it is not finite."""
+    return "–" if fraction is None or not math.isfinite(fraction) else f"{100 * fraction:.1f}%"
 
 
 def filter_tables(report: Mapping[str, Any]) -> dict[str, list[Row]]:

@@ -11,11 +11,11 @@ from typing import Literal
 import numpy as np
 
 from raysr.serving.keeping import Recording
-from raysr.serving.latency import Latency
 from raysr.serving.metrics import Metrics
 from raysr.serving.models import ModelWatcher
 from raysr.stream.engine import Engine
 from raysr.stream.events import Event
+from raysr.stream.latency import Latency
 from raysr.stream.session import Session
 from raysr.stream.together import Task
 

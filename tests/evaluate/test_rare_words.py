@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysr.evaluate.rare_words import RareWords, rare_words
+from raysr.evaluate.rare_words import RareWords, rare_words, seldom
 from raysr.evaluate.wer import score, total
 
 WORDS = st.lists(st.sampled_from(["olga", "priya", "met", "and", "the"]), max_size=6).map(" ".join)
@@ -50,3 +50,28 @@ def test_every_said_word_is_wanted_or_another(pairs: list[tuple[str, str]]) -> N
     assert found.recalled <= min(found.said, found.claimed)
     words = total(row.words for row in score([str(n) for n in range(len(pairs))], references, hypotheses))
     assert found.said - found.recalled + found.errors == words.errors
+
+
+def test_a_name_of_several_words_counts_once_and_as_a_whole() -> None:
+    wanted = {"new york", "york", "olga"}
+    assert rare_words(["in new york city"], ["in new york city"], wanted) == RareWords(1, 1, 1, 2, 0)
+    assert rare_words(["in new york city"], ["in old york city"], wanted) == RareWords(1, 0, 1, 2, 0)
+    assert rare_words(["new york"], ["new big york"], wanted) == RareWords(1, 0, 1, 0, 1), "torn apart"
+    longer = {"anna lee", "smith", "doctor anna lee smith"}
+    assert rare_words(["anna lee smith"], ["doctor anna lee smith"], longer) == RareWords(2, 0, 1, 0, 1)
+
+
+@given(PAIRS, st.sets(st.sampled_from(["olga", "met priya", "and the", "olga met priya"])))
+def test_no_name_is_recalled_that_was_not_said(pairs: list[tuple[str, str]], wanted: set[str]) -> None:
+    references, hypotheses = zip(*pairs, strict=True)
+    found = rare_words(references, hypotheses, wanted)
+    assert 0 <= found.recalled <= min(found.said, found.claimed)
+    assert found.others >= 0
+    same = rare_words(references, references, wanted)
+    assert (same.said, same.recalled, same.claimed, same.errors) == (found.said, found.said, found.said, 0)
+
+
+def test_seldom_words_are_those_that_training_hardly_has() -> None:
+    training = ["the cat sat", "the cat"]
+    assert seldom(training, 0, ["the dog sat"]) == {"dog"}
+    assert seldom(training, 1, ["the dog sat"]) == {"dog", "sat"}

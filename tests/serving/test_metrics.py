@@ -10,8 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from raysr.decode.events import Cause
 from raysr.decode.words import Word
-from raysr.serving.latency import Late, Latency
 from raysr.stream.events import Final, Partial
+from raysr.stream.latency import Late, Latency
 
 CLOSE = json.dumps({"type": "CloseStream"})
 
