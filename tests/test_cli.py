@@ -14,7 +14,8 @@ import pytest
 import torch
 import typer
 
-from raysr.audio.files import write_wav
+from raysr.audio.encode import write_wav
+from raysr.audio.files import decode
 from raysr.cli import app as cli
 from raysr.corpus.manifest import open_manifest, write_jsonl
 from raysr.corpus.utterance import Utterance
@@ -243,6 +244,20 @@ def test_evaluate_says_what_it_needs(
     assert "names.txt" in refused(capsys, "evaluate", manifest, "--pool", pool, *names)
     assert "no entry 'x'" in refused(capsys, "evaluate", manifest, "--pool", pool, "--against", "x")
     assert "--train" in refused(capsys, "evaluate", manifest, "--pool", pool, "--rare", "2")
+    texts.write_text('{"id": "u0", "text": "please", "set": "theirs"}\n')
+    assert "no texts of set 'test'; it has those of theirs" in refused(
+        capsys, "evaluate", manifest, "--hypotheses", texts
+    )
+
+
+def test_what_cannot_be_compared_is_said_before_it_is_recognised(
+    pool: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = tmp_path / "texts.jsonl"
+    rows = ({"id": f"u{n}", "text": "a", "method": m} for n in range(3) for m in ("first", "second"))
+    texts.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = refused(capsys, "evaluate", corpus / "test.jsonl", "--pool", pool, "--against", texts)
+    assert "methods greedy, lm here, first, second there" in told
 
 
 def test_transcribe_prints_text_or_json(pool: Path, corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -263,6 +278,29 @@ def test_transcribe_refuses_what_is_no_audio_and_no_chunk(
     assert "text.wav" in refused(capsys, "transcribe", text, "--pool", pool)
     assert "none.wav" in refused(capsys, "transcribe", tmp_path / "none.wav", "--pool", pool)
     assert "--chunk" in refused(capsys, "transcribe", text, "--pool", pool, "--chunk", "0")
+
+
+def test_augment_writes_what_was_asked_for(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "new folder" / "far.wav"
+    effects = ["room.rt60=0.3", "music.snr_db=5", "codec.kind=mulaw", "speed=0.9", "seed=3"]
+    assert cli.run(["augment", str(corpus / "0.wav"), "-o", str(out), *effects]) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    said, heard = decode(corpus / "0.wav"), decode(out)
+    assert abs(len(heard) - len(said) / 0.9) <= 1
+    assert cli.run(["augment", str(out), "-o", str(out)]) == 0, "nothing to do, and onto itself"
+    assert np.array_equal(decode(out), heard)
+
+
+def test_augment_says_what_is_wrong(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said, out = corpus / "0.wav", tmp_path / "out.wav"
+    assert "did you mean 'music'" in refused(capsys, "augment", said, "-o", out, "musik.snr_db=5")
+    assert "none.wav" in refused(capsys, "augment", tmp_path / "none.wav", "-o", out)
+    assert "no such folder" in refused(capsys, "augment", said, "-o", out, "noise.snr_db=5", "noise.files=x")
+    (tmp_path / "file").write_text("")
+    assert "file" in refused(capsys, "augment", said, "-o", tmp_path / "file" / "out.wav")
+    assert not out.exists()
 
 
 def test_align_finds_the_words_of_files_and_manifests(

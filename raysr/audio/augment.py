@@ -3,43 +3,57 @@
 A recipe is plain JSON, every part of it optional, carried out in this order:
 
     {"seed": 12, "speed": 1.1, "tempo": 0.95,
-     "room": {"rt60": 0.4, "distance": 1.5}, "walk": {"near": 0.5, "far": 4, "rt60": 0.6},
+     "room": {"rt60": 0.4, "distance": 1.5},
      "noise": {"snr_db": 15}, "music": {"snr_db": 5, "files": "my/music"}, "babble": {"snr_db": 10, "files": "talk"},
      "clip": 0.02, "band": {"low": 300, "high": 3400}, "codec": {"kind": "opus", "bit_rate": 12000},
      "packets": {"share": 0.05, "burst": 2}, "gain_db": -3}
 
-Each part draws from a stream of its own, so that adding one leaves the others as they were.
+A speaker stands in a ``room`` or walks about in one, ``"walk": {"near": 0.5, "far": 4, "rt60": 0.6}``. Each part draws
+from a stream of its own, so that adding one leaves the others as they were.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from raysr.audio.channel import Codec, Concealment, band_pass, clip, lose_packets, through_codec
+from raysr.audio.channel import (
+    Codec,
+    Concealment,
+    band_pass,
+    check_bit_rate,
+    check_line,
+    clip,
+    lose_packets,
+    through_codec,
+)
 from raysr.audio.mix import Room, apply_mix, coloured_noise
 from raysr.audio.moving import draw_walk, walk
 from raysr.audio.music import generate_music
 from raysr.audio.sounds import at_ratio, audio_files, babble, excerpt
-from raysr.audio.tempo import FACTORS, SAMPLE_RATE, change_speed, change_tempo
+from raysr.audio.tempo import FACTORS, SAMPLE_RATE, change_speed, change_tempo, hundredths
 from raysr.config import Config
+from raysr.errors import AudioError
 
 PEAK = 0.99
+C = TypeVar("C")
 _STREAMS = ("room", "walk", "noise", "music", "babble", "packets")
-Factor = Annotated[float, Field(ge=FACTORS[0], le=FACTORS[1])]
+Factor = Annotated[float, Field(ge=FACTORS[0], le=FACTORS[1]), AfterValidator(hundredths)]
+Decibels = Annotated[float, Field(ge=-100, le=100)]
 
 
 class Walk(Config):
     """Somebody who walks to and fro in a room while speaking."""
 
-    near: float = Field(0.5, gt=0)
+    near: float = Field(0.5, ge=0.05, le=100)
     """Metres from the microphone, at least."""
-    far: float = Field(4.0, gt=0)
+    far: float = Field(4.0, ge=0.05, le=100)
     """Metres from the microphone, at most."""
     rt60: float = Field(0.5, gt=0, le=10)
     """Reverberation time in seconds."""
-    volume: float = Field(60.0, gt=0)
+    volume: float = Field(60.0, ge=1, le=1e6)
     """Of the room in cubic metres."""
 
     @model_validator(mode="after")
@@ -52,7 +66,7 @@ class Walk(Config):
 class Sound(Config):
     """Something behind the speech: generated, or an excerpt of the files of a folder."""
 
-    snr_db: float = Field(allow_inf_nan=False)
+    snr_db: Decibels
     """By how much the active speech is louder."""
     files: str | None = None
     """A folder of recordings, or one recording."""
@@ -61,7 +75,14 @@ class Sound(Config):
 class Noise(Sound):
     """Noise; generated in a colour."""
 
-    colour: Literal["white", "pink", "brown"] = "pink"
+    colour: Literal["white", "pink", "brown"] | None = None
+    """``pink`` unless given."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.files is not None and self.colour is not None:
+            raise ValueError("files and colour: noise is recorded or generated; leave one out")
+        return self
 
 
 class Babble(Sound):
@@ -77,20 +98,35 @@ class Band(Config):
     low: float = Field(0.0, ge=0, lt=SAMPLE_RATE / 2)
     high: float = Field(SAMPLE_RATE / 2, gt=0, le=SAMPLE_RATE / 2)
 
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low ({self.low:g} Hz) is not below high ({self.high:g} Hz)")
+        return self
+
 
 class CodecPart(Config):
     """A codec, and its bit rate in bit/s where it has several."""
 
     kind: Codec
-    bit_rate: int | None = Field(None, ge=6000, le=320_000)
+    bit_rate: int | None = None
+
+    @model_validator(mode="after")
+    def _has_it(self) -> Self:
+        return _as_values(self, lambda: check_bit_rate(self.kind, self.bit_rate))
 
 
 class Packets(Config):
     """A line that loses packets of 20 ms."""
 
     share: float = Field(gt=0, lt=1)
-    burst: float = Field(1.0, ge=1)
+    burst: float | None = Field(None, ge=1, le=1e6)
+    """Packets lost in a row, on average; losses know nothing of each other unless given."""
     concealment: Concealment = "repeat"
+
+    @model_validator(mode="after")
+    def _can_be(self) -> Self:
+        return _as_values(self, lambda: check_line(self.share, self.burst))
 
 
 class Augmentation(Config):
@@ -109,7 +145,7 @@ class Augmentation(Config):
     band: Band | None = None
     codec: CodecPart | None = None
     packets: Packets | None = None
-    gain_db: float = Field(0.0, allow_inf_nan=False)
+    gain_db: Decibels = 0.0
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -124,9 +160,10 @@ class Augmentation(Config):
 
 
 def augment(samples: np.ndarray, augmentation: Augmentation) -> np.ndarray:
-    """Return samples (N,), float32 at 16 kHz, with all of it done: the same recipe gives the same bits.
+    """Return samples (N,), float32 at 16 kHz, with all of it done.
 
-    Only speed and tempo change the length. The result never exceeds full scale: where it would, all is turned down.
+    The same recipe gives the same bits, with the same libraries on the same kind of processor. Only speed and tempo
+    change the length. The result never exceeds full scale: where it would, all is turned down.
 
     Raises:
         AudioError: a folder without audio, or a recording that cannot be read, by name.
@@ -164,16 +201,21 @@ def _sound(part: Sound, length: int, draws: np.random.Generator) -> np.ndarray:
     if part.files is not None:
         place = Path(part.files)
         files = [place] if place.is_file() else audio_files(place)
-        return (
-            babble(files, part.talkers, length, draws)
-            if isinstance(part, Babble)
-            else excerpt(files, length, draws)
-        )
-    return (
-        coloured_noise(length, part.colour, draws)
-        if isinstance(part, Noise)
-        else generate_music(length, draws)
-    )
+        if isinstance(part, Babble):
+            return babble(files, part.talkers, length, draws)
+        return excerpt(files, length, draws)
+    if isinstance(part, Noise):
+        return coloured_noise(length, part.colour or "pink", draws)
+    return generate_music(length, draws)
+
+
+def _as_values(config: C, check: Callable[[], None]) -> C:
+    """Return a configuration that passes; what is wrong with its values is told as pydantic tells it."""
+    try:
+        check()
+    except AudioError as error:
+        raise ValueError(str(error)) from None
+    return config
 
 
 def _stream(seed: int, part: str) -> np.random.Generator:
@@ -182,4 +224,4 @@ def _stream(seed: int, part: str) -> np.random.Generator:
 
 def _within(samples: np.ndarray) -> np.ndarray:
     peak = float(np.max(np.abs(samples), initial=0.0))
-    return samples * np.float32(PEAK / peak) if peak > PEAK else samples
+    return samples * np.float32(PEAK / peak) if peak > 1 else samples

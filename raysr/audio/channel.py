@@ -10,12 +10,14 @@ from av.audio.codeccontext import AudioCodecContext
 
 from raysr.audio.encode import encode_opus
 from raysr.audio.files import decode
-from raysr.audio.resample import resample
+from raysr.audio.tempo import convert
 from raysr.errors import AudioError
 
 SAMPLE_RATE = 16000
 TELEPHONE_RATE = 8000
 PACKET_SECONDS = 0.02
+BIT_RATES: Mapping[str, tuple[int, int]] = {"opus": (6000, 256_000), "mp3": (8000, 160_000)}
+"""Lowest and highest, in bit/s, at 16 kHz; the other codecs have one."""
 
 Codec = Literal["alaw", "mulaw", "gsm", "opus", "mp3"]
 """``alaw`` and ``mulaw``: G.711 at 8 kHz; ``gsm``: the band of a mobile call and its 13 bits, without its codec;
@@ -32,28 +34,36 @@ def band_pass(samples: np.ndarray, low: float = 0.0, high: float = SAMPLE_RATE /
     """Return samples (N,) at 16 kHz without what is below ``low`` and above ``high`` Hz.
 
     No delay, and half the amplitude at either edge, which falls from all to nothing within 200 Hz as a cosine does.
+
+    Raises:
+        AudioError: a band with nothing in it.
     """
+    if not 0 <= low < high:
+        raise AudioError(f"a band from {low:g} to {high:g} Hz has nothing in it")
     speech = np.asarray(samples, np.float32)
     if not len(speech):
         return speech
-    padded = np.concatenate(
-        [speech, np.zeros(SAMPLE_RATE // 20, np.float32)]
-    )  # or the end would ring at the beginning
-    frequency = np.fft.rfftfreq(len(padded), 1 / SAMPLE_RATE)
+    size = 1 << (len(speech) + SAMPLE_RATE // 20).bit_length()  # or the end would ring at the beginning
+    frequency = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
     shape = _edge(high - frequency) if high < SAMPLE_RATE / 2 else np.ones_like(frequency)
     if low > 0:
         shape = shape * _edge(frequency - low)
-    return np.fft.irfft(np.fft.rfft(padded) * shape, len(padded))[: len(speech)].astype(np.float32)
+    spectrum = np.fft.rfft(speech.astype(np.float64), size) * shape
+    return np.fft.irfft(spectrum, size)[: len(speech)].astype(np.float32)
 
 
 def clip(samples: np.ndarray, share: float) -> np.ndarray:
-    """Return samples (N,) of which the loudest ``share`` are cut off at one level, as of a microphone too near."""
+    """Return samples (N,) of which the loudest ``share`` are cut off at one level, as of a microphone too near.
+
+    The share is of those that are not 0: digital silence is no speech.
+    """
     if not 0 <= share < 1:
         raise AudioError(f"a share of {share:g} to clip: it should lie in 0 … 1, below 1")
     speech = np.asarray(samples, np.float32)
-    if not len(speech) or share == 0:
+    loudness = np.abs(speech[speech != 0])
+    if not len(loudness) or share == 0:
         return speech
-    level = np.float32(np.quantile(np.abs(speech), 1 - share))
+    level = np.float32(np.quantile(loudness, 1 - share))
     return np.clip(speech, -level, level)
 
 
@@ -66,7 +76,7 @@ def through_codec(samples: np.ndarray, codec: Codec, bit_rate: int | None = None
         bit_rate: of ``opus`` (16000 unless given) and ``mp3`` (32000), in bit/s.
 
     Raises:
-        AudioError: a codec that is not there, or a bit rate for one that has none.
+        AudioError: a codec that is not there, or a bit rate that it does not have.
     """
     speech = np.clip(np.asarray(samples, np.float32), -1, 1)
     rated: Mapping[str, Callable[[np.ndarray, int], np.ndarray]] = {"opus": _opus, "mp3": _mp3}
@@ -75,14 +85,13 @@ def through_codec(samples: np.ndarray, codec: Codec, bit_rate: int | None = None
         "mulaw": lambda narrow: _g711(narrow, "pcm_mulaw"),
         "gsm": _gsm,
     }
+    check_bit_rate(codec, bit_rate)
     if not len(speech):
         return speech
     if codec in rated:
         heard = rated[codec](speech, bit_rate or {"opus": 16000, "mp3": 32000}[codec])
-    elif codec in plain and bit_rate is None:
-        heard = plain[codec](speech)
     elif codec in plain:
-        raise AudioError(f"codec {codec} has one bit rate: leave it out")
+        heard = plain[codec](speech)
     else:
         raise AudioError(f"there is no codec '{codec}'; there are {', '.join([*plain, *rated])}")
     return _as_long(heard, len(speech))
@@ -92,7 +101,7 @@ def lose_packets(
     samples: np.ndarray,
     share: float,
     generator: np.random.Generator,
-    burst: float = 1.0,
+    burst: float | None = None,
     concealment: Concealment = "repeat",
 ) -> np.ndarray:
     """Return samples (N,) at 16 kHz of which packets of 20 ms got lost.
@@ -102,22 +111,19 @@ def lose_packets(
     Args:
         share: of packets that get lost, in the long run.
         generator: where the draws come from.
-        burst: 1 or more; 1 / (1 − share) is what losses have that know nothing of each other.
+        burst: 1 or more, and no less than share / (1 − share), which losses by turns have; None: 1 / (1 − share), which
+            those have that know nothing of each other.
         concealment: see :data:`Concealment`.
 
     Raises:
         AudioError: a share or a burst that no line has.
     """
-    if not 0 <= share < 1 or burst < 1:
-        raise AudioError(
-            f"share {share:g} and burst {burst:g}: a share lies in 0 … 1, below 1, a burst is 1 or more"
-        )
+    check_line(share, burst)
+    burst = 1 / (1 - share) if burst is None else burst
     speech, size = np.array(samples, np.float32), round(PACKET_SECONDS * SAMPLE_RATE)
     count = -(-len(speech) // size)
-    again, lost = 1 / burst, generator.random() < share
-    fall = min(
-        1.0, share / max(1e-9, 1 - share) * again
-    )  # from good to bad, so that `share` are bad in the long run
+    over, lost = 1 / burst, generator.random() < share
+    fall = share / (1 - share) * over  # from good to bad, so that `share` are bad in the long run
     draws = generator.random(count)
     for number in range(count):
         place = slice(number * size, (number + 1) * size)
@@ -126,8 +132,28 @@ def lose_packets(
             length = len(speech[place])
             repeats = concealment == "repeat" and len(before) == size
             speech[place] = before[:length] * np.float32(_FADING) if repeats else 0.0
-        lost = draws[number] >= again if lost else draws[number] < fall
+        lost = draws[number] >= over if lost else draws[number] < fall
     return speech
+
+
+def check_line(share: float, burst: float | None) -> None:
+    """Raise an AudioError for a share of lost packets, and a length of bursts, that no line has."""
+    if not 0 <= share < 1:
+        raise AudioError(f"a share of {share:g} lost packets: it should lie in 0 … 1, below 1")
+    least = max(1.0, share / (1 - share))
+    if burst is not None and not burst >= least:
+        raise AudioError(f"bursts of {burst:g} packets, with a share of {share:g} lost: {least:.3g} or more")
+
+
+def check_bit_rate(codec: Codec, bit_rate: int | None) -> None:
+    """Raise an AudioError for a bit rate that a codec does not have; None is right for all."""
+    if bit_rate is None:
+        return
+    if codec not in BIT_RATES:
+        raise AudioError(f"codec {codec} has one bit rate: leave it out")
+    low, high = BIT_RATES[codec]
+    if not low <= bit_rate <= high:
+        raise AudioError(f"a bit rate of {bit_rate} bit/s: that of {codec} lies in {low} … {high}")
 
 
 def _edge(beyond: np.ndarray) -> np.ndarray:
@@ -137,7 +163,7 @@ def _edge(beyond: np.ndarray) -> np.ndarray:
 
 
 def _g711(speech: np.ndarray, codec: str) -> np.ndarray:
-    narrow = resample(speech, SAMPLE_RATE, TELEPHONE_RATE)
+    narrow = convert(speech, SAMPLE_RATE, TELEPHONE_RATE)
     pcm = np.clip(np.rint(narrow * 32768), -32768, 32767).astype("<i2")
     encoder, decoder = _telephone(codec, "w"), _telephone(codec, "r")
     frame = av.AudioFrame.from_ndarray(pcm[None], format="s16", layout="mono")
@@ -145,7 +171,7 @@ def _g711(speech: np.ndarray, codec: str) -> np.ndarray:
     packets = [*encoder.encode(frame), *encoder.encode(None)]
     pieces = [frame.to_ndarray()[0] for packet in packets for frame in decoder.decode(packet)]
     heard = np.concatenate(pieces).astype(np.float32) / 32768
-    return resample(heard, TELEPHONE_RATE, SAMPLE_RATE)
+    return convert(heard, TELEPHONE_RATE, SAMPLE_RATE)
 
 
 def _telephone(codec: str, mode: Literal["r", "w"]) -> AudioCodecContext:

@@ -1,5 +1,7 @@
 """A speaker who walks about in a room: the direct sound comes and goes, what the walls send back stays."""
 
+import math
+
 import numpy as np
 
 from raysr.audio.mix import active_power
@@ -7,7 +9,9 @@ from raysr.audio.rooms import convolve, impulse_response
 from raysr.errors import AudioError
 
 STRIDE_SECONDS = 1.0
-"""Between the places that a walk is drawn at."""
+"""Between the places that a walk is drawn at, at most."""
+WALKING = 1.5
+"""Metres a second, at most."""
 
 
 def walk(
@@ -41,19 +45,18 @@ def walk(
 
 
 def draw_walk(seconds: float, near: float, far: float, generator: np.random.Generator) -> np.ndarray:
-    """Return distances (P,), one a second, of somebody who goes to and fro between ``near`` and ``far`` metres.
+    """Return distances (P,), evenly over so many seconds, of somebody who goes to and fro between ``near`` and ``far``.
 
-    Steps of half the room's depth at most; all of it in decibels, as the ear measures distance.
+    Metres; a place a second or so, no faster in between than people walk.
     """
-    count = max(2, round(seconds / STRIDE_SECONDS) + 1)
-    low, high = np.log(near), np.log(far)
-    steps = generator.uniform(-0.5, 0.5, count) * (high - low)
-    place = generator.uniform(low, high)
-    path = []
-    for step in steps:
-        place = _reflected(place + step, low, high)
+    count = max(2, math.ceil(seconds / STRIDE_SECONDS) + 1)
+    reach = min(WALKING * seconds / (count - 1), far - near)
+    place = generator.uniform(near, far)
+    path = [place]
+    for step in generator.uniform(-reach, reach, count - 1):
+        place = _reflected(place + step, near, far)
         path.append(place)
-    return np.exp(np.array(path))
+    return np.array(path)
 
 
 def _reflected(place: float, low: float, high: float) -> float:

@@ -6,25 +6,29 @@ from pathlib import Path
 
 import numpy as np
 
-from raysr.audio.files import decode
+from raysr.audio.files import SAMPLE_RATE, decode, probe
 from raysr.audio.mix import active_power
+from raysr.audio.suffixes import AUDIO
 from raysr.errors import AudioError
 
-SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".webm", ".aiff", ".g722"})
 KEPT = 64
-"""Recordings kept in memory."""
+"""Recordings kept in memory, of those that are not longer than …"""
+SHORT_S = 120.0
+"""… this; of a longer one only the excerpt is decoded."""
 
 
 def audio_files(folder: str | Path) -> list[Path]:
     """Return the audio files of a folder and of those within it, in one order on every machine.
 
     Raises:
-        AudioError: the folder holds none.
+        AudioError: the folder is not there, or holds none.
     """
     root = Path(folder)
-    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not root.is_dir():
+        raise AudioError(f"{root}: no such folder")
+    found = sorted(path for path in root.rglob("*") if path.suffix.lower() in AUDIO and path.is_file())
     if not found:
-        raise AudioError(f"{root} holds no audio files ({', '.join(sorted(SUFFIXES))})")
+        raise AudioError(f"{root} holds no audio files")
     return found
 
 
@@ -36,8 +40,15 @@ def excerpt(files: Sequence[Path], length: int, generator: np.random.Generator) 
     Raises:
         AudioError: a file that cannot be read, by name.
     """
-    recording = _recording(str(files[int(generator.integers(len(files)))]))
-    start = int(generator.integers(len(recording)))
+    file = str(files[int(generator.integers(len(files)))])
+    place = generator.random()
+    seconds = probe(file).duration
+    if seconds is not None and seconds > SHORT_S and length / SAMPLE_RATE < seconds:
+        start = place * (seconds - length / SAMPLE_RATE)
+        found = decode(file, start=start, duration=length / SAMPLE_RATE)
+        return _unit(np.resize(found, length))  # a header may promise a little more than there is
+    recording = _recording(file)
+    start = int(place * len(recording))
     return _unit(recording.take(np.arange(start, start + length), mode="wrap"))
 
 
@@ -59,7 +70,7 @@ def babble(files: Sequence[Path], talkers: int, length: int, generator: np.rando
 def at_ratio(speech: np.ndarray, sound: np.ndarray, snr_db: float) -> np.ndarray:
     """Return speech (N,) and a sound (N,) together, the active speech ``snr_db`` above the sound's mean power.
 
-    Active are the frames of 20 ms within 35 dB of the loudest, as ITU-T P.56 means it; silence stays as it is.
+    Active are the frames of 20 ms within 35 dB of the loudest; silence stays as it is.
     """
     if not len(sound):
         return np.asarray(speech, np.float32)
@@ -69,12 +80,14 @@ def at_ratio(speech: np.ndarray, sound: np.ndarray, snr_db: float) -> np.ndarray
     )
     if power <= 0 or noise <= 0:
         return np.asarray(speech, np.float32)
-    return (speech + sound * np.sqrt(power / noise * 10 ** (-snr_db / 10))).astype(np.float32)
+    return (speech + sound * np.float32(np.sqrt(power / noise * 10 ** (-snr_db / 10)))).astype(np.float32)
 
 
 def _unit(samples: np.ndarray) -> np.ndarray:
     power = float(np.mean(np.square(samples, dtype=np.float64))) if len(samples) else 0.0
-    return (samples / np.sqrt(power)).astype(np.float32) if power > 0 else samples.astype(np.float32)
+    return (
+        (samples / np.float32(np.sqrt(power))).astype(np.float32) if power > 0 else samples.astype(np.float32)
+    )
 
 
 @lru_cache(maxsize=KEPT)

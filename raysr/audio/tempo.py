@@ -4,35 +4,37 @@ import av
 import av.filter
 import numpy as np
 
-from raysr.audio.resample import resample
+from raysr.audio.resample import Resampler
 from raysr.errors import AudioError
 
 SAMPLE_RATE = 16000
-STEP = 0.01
-"""Factors are rounded to this, so that kernels of resampling are made once."""
+STEPS = 100
+"""Factors are hundredths, so that kernels of resampling are made once."""
 FACTORS = (0.5, 2.0)
+_BLOCK_SECONDS = 10
 
 
 def change_speed(samples: np.ndarray, factor: float) -> np.ndarray:
     """Return samples (N,) at 16 kHz played ``factor`` times as fast: (⌈N / factor⌉,), the voice higher by as much.
 
-    What was at t seconds is at t / factor afterwards (Ko et al., Interspeech 2015).
+    What was at t seconds is at t / factor afterwards (Ko et al., Interspeech 2015), of a factor of hundredths.
 
     Raises:
         AudioError: a factor outside 0.5 … 2.
     """
-    return resample(samples, round(_checked(factor) * SAMPLE_RATE), SAMPLE_RATE)
+    return convert(samples, round(hundredths(factor) * SAMPLE_RATE), SAMPLE_RATE)
 
 
 def change_tempo(samples: np.ndarray, factor: float) -> np.ndarray:
     """Return samples (N,) at 16 kHz played ``factor`` times as fast in the same voice: (round(N / factor),).
 
-    FFmpeg's ``atempo`` overlaps stretches that are alike (WSOLA); what was at t seconds is near t / factor afterwards.
+    FFmpeg's ``atempo`` overlaps stretches that are alike (WSOLA); what was at t seconds is near t / factor afterwards,
+    of a factor of hundredths.
 
     Raises:
         AudioError: a factor outside 0.5 … 2.
     """
-    factor, speech = _checked(factor), np.asarray(samples, np.float32)
+    factor, speech = hundredths(factor), np.asarray(samples, np.float32)
     length = round(len(speech) / factor)
     if factor == 1 or not len(speech):
         return speech
@@ -61,8 +63,20 @@ def _pulled(graph: av.filter.Graph) -> np.ndarray | None:
     return frame.to_ndarray()[0] if isinstance(frame, av.AudioFrame) else None
 
 
-def _checked(factor: float) -> float:
+def hundredths(factor: float) -> float:
+    """Return a factor as it is used: to two decimals.
+
+    Raises:
+        AudioError: a factor outside 0.5 … 2.
+    """
     low, high = FACTORS
     if not low <= factor <= high:
         raise AudioError(f"a factor of {factor:g}: it should lie in {low:g} … {high:g}")
-    return round(factor / STEP) * STEP
+    return round(factor * STEPS) / STEPS
+
+
+def convert(samples: np.ndarray, source_rate: int, target_rate: int) -> np.ndarray:
+    """Do what :func:`raysr.audio.resample.resample` does, block by block: an hour takes little more than itself."""
+    resampler, size = Resampler(source_rate, target_rate), _BLOCK_SECONDS * source_rate
+    pushed = [resampler.push(samples[first : first + size]) for first in range(0, len(samples), size)]
+    return np.concatenate([*pushed, resampler.flush()])

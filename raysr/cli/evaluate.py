@@ -55,7 +55,8 @@ def evaluate(
     method: Annotated[
         list[MethodChoice] | None,
         typer.Option(
-            help="Greedy, with the language model, or as a live stream; greedy and lm unless given."
+            help="Greedy, with the language model, or as a live stream; greedy and lm unless given. "
+            "Of texts, those made so."
         ),
     ] = None,
     chunk: int = typer.Option(CHUNKING.size, min=1, help="Of `stream`: so many 40 ms frames at a time."),
@@ -111,6 +112,7 @@ def evaluate(
 
     Two models: `raysr evaluate clean=test.jsonl --pool runs/demo/pool --model best --against cycle-000`
     """
+    from raysr.corpus.disk import replacing
     from raysr.evaluate import tables
     from raysr.evaluate.hypotheses import write_hypotheses
 
@@ -122,8 +124,17 @@ def evaluate(
     lists = _names(names) | _rare(train or [], rare, sets)
     source = _source(pool, model, hypotheses)
     rival = None if against is None else _rival(pool, against)
-    chosen = [choice.value for choice in method or (MethodChoice.greedy, MethodChoice.lm)]
+    chosen = [choice.value for choice in method] if method else None
     ways = _Ways(chosen, Chunking(chunk, left_chunks, lookahead), costs.value, cache)
+    if rival is not None and not any(
+        tables.paired(ways.of(source, name), ways.of(rival, name)) for name in sets
+    ):
+        here, there = (sorted({m for name in sets for m in ways.of(s, name)}) for s in (source, rival))
+        raise typer.BadParameter(
+            f"nothing can be compared: methods {', '.join(here)} here, {', '.join(there)} there; "
+            "choose with --method",
+            param_hint="--against",
+        )
 
     title, outcomes = source.name, ways.outcomes(source, sets)
     heard = {outcome.name: outcome.utterances for outcome in outcomes}
@@ -140,16 +151,15 @@ def evaluate(
         write_hypotheses(save, outcomes)
     if json_file is not None:
         result = tables.as_json(title, found, wanted, compared)
-        json_file.write_text(
-            json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-        )
+        with replacing(json_file) as file:
+            file.write(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n")
 
 
 @dataclass(frozen=True)
 class _Ways:
     """How sets become outcomes."""
 
-    methods: list[str]
+    methods: list[str] | None
     chunking: Chunking
     costs: "Costs"
     cache: Path | None
@@ -164,8 +174,17 @@ class _Ways:
         return [
             Outcome.of(name, method, spoken, source.of(name, method, [u.id for u in spoken]), self.costs)
             for name, spoken in sets.items()
-            for method in source.methods
+            for method in self.of(source, name)
         ]
+
+    def of(self, source: "Entry | Hypotheses", name: str) -> list[str]:
+        """Return the methods that a set is recognised by, or was."""
+        from raysr.evaluate.hypotheses import Hypotheses
+
+        if isinstance(source, Hypotheses):
+            found = source.methods(name)
+            return found if self.methods is None else [method for method in found if method in self.methods]
+        return self.methods or [MethodChoice.greedy.value, MethodChoice.lm.value]
 
     def _recognised(self, entry: "Entry", sets: "Sets") -> "Iterator[Outcome]":
         from raysr.corpus.features import FeatureCache
@@ -178,7 +197,7 @@ class _Ways:
             features = FeatureCache(self.cache or Path(scratch), recogniser.config.fbank)
             for name, utterances in sets.items():
                 sound = _readable(features, name, utterances)
-                for method in self.methods:
+                for method in self.of(entry, name):
                     with Progress().track(f"{entry.name}, {name}, {method}", len(sound)) as update:
                         ways = method, self.chunking, features, self.costs
                         yield recognise_set(recogniser, name, sound, *ways, lambda done: update(done, ""))

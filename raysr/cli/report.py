@@ -63,20 +63,18 @@ def _listener(run: Path) -> "Listen":
     from raysr.ipl.config import read_config
 
     data = read_config(run / "config.yaml").data
-    sets = {name: open_manifest(path) for name, path in data.tests.items()}
-    if not sets and data.demo:
-        sets = dict(demo_corpus().tests)
 
     @cache
     def by_id(name: str) -> dict[str, Utterance]:
-        return {utterance.id: utterance for utterance in sets.get(name, ())}
+        if name in data.tests:
+            return {utterance.id: utterance for utterance in open_manifest(data.tests[name])}
+        tests = demo_corpus().tests if data.demo and not data.tests else {}
+        return {utterance.id: utterance for utterance in tests.get(name, ())}
 
     def listen(name: str, identifier: str) -> Listening | None:
-        utterance = by_id(name).get(identifier)
-        if utterance is None:
-            return None
         try:
-            return listening(load_waveform(utterance))
+            utterance = by_id(name).get(identifier)
+            return None if utterance is None else listening(load_waveform(utterance))
         except RaysrError as error:
             typer.echo(f"cannot be heard: {error}", err=True)
             return None

@@ -1,6 +1,7 @@
 """Recognised texts as JSON lines: written to be compared with later, or made elsewhere and scored here."""
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ GIVEN = "given"
 """The method of texts whose file does not name it."""
 Key = tuple[str | None, str]
 """A set's name, None where the file does not say, and a method."""
+WORDS = (
+    'a word should look like {"text": "what", "start": 0.1, "end": 0.4, "confidence": 0.93}, seconds and a share '
+    "between 0 and 1; leave out words without them"
+)
 SHOULD = 'a line should look like {"id": "utterance-1", "text": "what was recognised"}'
 
 
@@ -55,8 +60,10 @@ class Hypotheses:
         for number, row in _rows(path):
             try:
                 one, key = _recognised(row), (_name(row.get("set")), _name(row.get("method")) or GIVEN)
-            except (KeyError, TypeError, ValueError):
+            except (KeyError, TypeError):
                 raise CorpusError(f"{path}, line {number}: {SHOULD}") from None
+            except ValueError:
+                raise CorpusError(f"{path}, line {number}: {WORDS}") from None
             part = texts.setdefault(key, {})
             if one.id in part:
                 raise CorpusError(f"{path}, line {number}: utterance '{one.id}' is there twice")
@@ -70,10 +77,17 @@ class Hypotheses:
         """That of the file."""
         return self._path.name
 
-    @property
-    def methods(self) -> list[str]:
-        """Those that there are texts of."""
-        return list(dict.fromkeys(method for _, method in self._texts))
+    def methods(self, name: str) -> list[str]:
+        """Return those that a set was recognised by; texts that name no set are of any.
+
+        Raises:
+            CorpusError: there are none of this set.
+        """
+        found = list(dict.fromkeys(method for of, method in self._texts if of in (name, None)))
+        if not found:
+            sets = ", ".join(dict.fromkeys(str(of) for of, _ in self._texts))
+            raise CorpusError(f"{self._path} has no texts of set '{name}'; it has those of {sets}")
+        return found
 
     def of(self, name: str, method: str, ids: Iterable[str]) -> list[Recognised]:
         """Return the texts of a set's utterances by a method.
@@ -113,11 +127,20 @@ def _recognised(row: Mapping[str, Any]) -> Recognised:
     text = row["text"] if "text" in row else row["hypothesis"]
     if not isinstance(row["id"], str) or not isinstance(text, str):
         raise TypeError
-    words = (
-        Word(_name(w["text"]) or "", float(w["start"]), float(w["end"]), float(w["confidence"]))
-        for w in row.get("words", ())
-    )
-    return Recognised(row["id"], text, tuple(words))
+    return Recognised(row["id"], text, tuple(_heard(word) for word in row.get("words", ())))
+
+
+def _heard(word: Any) -> Word:
+    """Return a word; ValueError for what is none."""
+    try:
+        found = Word(
+            _name(word["text"]) or "", *(float(word[name]) for name in ("start", "end", "confidence"))
+        )
+    except (KeyError, TypeError):
+        raise ValueError from None
+    if not (math.isfinite(found.start) and math.isfinite(found.end) and 0 <= found.confidence <= 1):
+        raise ValueError
+    return found
 
 
 def _name(value: Any) -> str | None:

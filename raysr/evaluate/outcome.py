@@ -18,6 +18,7 @@ from raysr.evaluate.rare_words import RareWords, rare_words
 from raysr.evaluate.reliability import Reliability, reliability
 from raysr.evaluate.significance import Comparison, by_unit, compare
 from raysr.evaluate.wer import ErrorCounts, Score, total
+from raysr.text.normalise import normalise
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,9 +208,10 @@ class Outcome:
         sure: list[float] = []
         right: list[bool] = []
         for row, one in zip(self.rows, self.recognised, strict=True):
-            if one.words:
-                sure += [word.confidence for word in one.words]
-                right += right_words(row.reference, [word.text for word in one.words])
+            words = [word for word in one.words if normalise(word.text)]
+            if words:
+                sure += [word.confidence for word in words]
+                right += right_words(row.reference, [word.text for word in words])
         return reliability(sure, right) if sure else None
 
     def _late(self) -> dict[str, Quantiles]:

@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raysr.evaluate.bootstrap import Interval, quick_interval, recovery_interval
+from raysr.evaluate.bootstrap import Interval, quick_interval, recovery_interval, wer_interval
 from raysr.evaluate.jsonl import read_jsonl
 from raysr.evaluate.significance import Comparison, compare
 
 Key = tuple[str, str]
 """A method and a set."""
 SHOWN = 30
-FEW = 30
-"""Utterances below which no interval is told."""
+SEVERAL = 200
+"""Utterances from which on an interval is a normal one, about the bootstrap's: a report has very many."""
+RECOVERY_DRAWS = 2000
 PREFERRED = ("lm", "greedy")
 """Methods whose utterances are shown, the first that there is."""
 
@@ -31,8 +32,12 @@ class Scored:
 
     @property
     def interval(self) -> Interval | None:
-        """The WER with its interval; None of so few utterances that it would mean nothing."""
-        return quick_interval(self.errors, self.words) if len(self.ids) >= FEW and self.words.sum() else None
+        """The WER with its interval; None of one utterance, or without a word."""
+        if len(self.ids) < 2 or not self.words.sum():
+            return None
+        if len(self.ids) >= SEVERAL:
+            return quick_interval(self.errors, self.words)
+        return wer_interval(self.errors, self.words, draws=2000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +102,11 @@ def read_scores(cycles: Sequence[Path]) -> RunScores:
 
 
 def against(mine: RunScores, other: RunScores) -> dict[Key, Comparison]:
-    """Compare the last students of two runs; sets whose utterances or references are not the same are left out."""
+    """Compare the last students of two runs; sets whose ids, or words of references, are not as many are left out."""
     return {
         key: compare(one.errors, theirs.errors, one.words)
         for key, one in mine.last.items()
-        if (theirs := other.last.get(key)) is not None and _same(one, theirs) and one.words.sum()
+        if (theirs := other.last.get(key)) is not None and _same(one, theirs) and one.interval is not None
     }
 
 
@@ -115,10 +120,10 @@ def recovery(mine: RunScores, oracle: RunScores) -> dict[Key, Interval]:
         first, best = mine.first.get(key), oracle.last.get(key)
         if len(mine.cycles) < 2 or first is None or best is None:
             continue
-        if not _same(first, one) or not _same(one, best):
+        if one.interval is None or not _same(first, one) or not _same(one, best):
             continue
         if first.errors.sum() > best.errors.sum():
-            found[key] = recovery_interval(first.errors, one.errors, best.errors, draws=2000)
+            found[key] = recovery_interval(first.errors, one.errors, best.errors, draws=RECOVERY_DRAWS)
     return found
 
 

@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from raysr.corpus.utterance import Utterance
-from raysr.errors import CorpusError
 from raysr.evaluate.filter_table import percent
 from raysr.evaluate.outcome import Outcome, Quantiles, Summary
 from raysr.evaluate.rare_words import RareWords
@@ -73,32 +72,29 @@ def wanted(outcomes: Iterable[Outcome], lists: Mapping[str, Collection[str]]) ->
     ]
 
 
+def paired(methods: Sequence[str], others: Sequence[str]) -> list[tuple[str, str]]:
+    """Return which methods of two systems are compared: the same ones, or each with the other system's only one."""
+    alike = [(method, method) for method in methods if method in others]
+    return alike or [(method, other) for method in methods for other in others if len(others) == 1]
+
+
 def comparisons(
     outcomes: Sequence[Outcome],
     others: Sequence[Outcome],
     groupings: Mapping[str, NameOf],
     name_of: NameOf | None = None,
 ) -> list[Compared]:
-    """Compare outcomes with those of the same set and method; with the other one's only method where it has one.
-
-    Raises:
-        CorpusError: there is a second system, and nothing to compare with it.
-    """
+    """Compare outcomes with those that :func:`paired` finds for them; what cannot be compared is left out."""
     found = []
     for outcome in outcomes:
-        of_set = [other for other in others if other.name == outcome.name]
-        alike = [other for other in of_set if other.method == outcome.method]
-        for other in alike or (of_set if len(of_set) == 1 else []):
-            method = outcome.method if alike else f"{outcome.method}, {other.method}"
+        of_set = {other.method: other for other in others if other.name == outcome.name}
+        for mine_by, theirs_by in paired([outcome.method], list(of_set)):
+            other = of_set[theirs_by]
+            method = mine_by if mine_by == theirs_by else f"{mine_by}, {theirs_by}"
             pairs = zip(parts([outcome], groupings), parts([other], groupings), strict=True)
             for (label, mine), (_, theirs) in pairs:
                 comparison = mine.against(theirs, units_of(mine, name_of))
                 found += [] if comparison is None else [Compared(label, method, comparison)]
-    if others and not found:
-        here, there = (", ".join(sorted({one.method for one in system})) for system in (outcomes, others))
-        raise CorpusError(
-            f"there is nothing to compare: methods {here} on one side, {there} on the other; choose one with --method"
-        )
     return found
 
 

@@ -55,6 +55,19 @@ def test_clipping_cuts_the_share_that_was_asked_for(share: float, seed: int) -> 
     assert np.array_equal(cut[np.abs(samples) < level], samples[np.abs(samples) < level])
 
 
+def test_digital_silence_is_no_speech_to_clip() -> None:
+    samples = np.zeros(100 * RATE, np.float32)
+    samples[RATE : 2 * RATE] = tone(440)
+    cut = clip(samples, 0.05)
+    assert 0.2 < np.abs(cut).max() < 0.3
+    assert np.mean(np.abs(samples) > np.abs(cut).max()) == pytest.approx(0.05 / 100, rel=0.2)
+
+
+def test_a_band_with_nothing_in_it_is_refused() -> None:
+    with pytest.raises(AudioError, match="nothing in it"):
+        band_pass(tone(440), 3400, 300)
+
+
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_codec_keeps_every_sample_in_its_place(codec: Codec) -> None:
     said = speechlike()
@@ -97,6 +110,14 @@ def test_what_is_no_codec_is_refused() -> None:
         through_codec(speechlike(), "mp4")  # type: ignore[arg-type]
     with pytest.raises(AudioError, match="one bit rate"):
         through_codec(speechlike(), "alaw", 64000)
+    with pytest.raises(AudioError, match="lies in 6000"):
+        through_codec(speechlike(), "opus", 320_000)
+
+
+@pytest.mark.parametrize(("codec", "rates"), [("opus", (6000, 256_000)), ("mp3", (8000, 160_000))])
+def test_a_codec_has_the_bit_rates_that_it_names(codec: Codec, rates: tuple[int, int]) -> None:
+    for rate in rates:
+        assert len(through_codec(speechlike(), codec, rate)) == len(speechlike())
 
 
 def lost(samples: np.ndarray) -> np.ndarray:
@@ -104,14 +125,25 @@ def lost(samples: np.ndarray) -> np.ndarray:
     return np.array([not packet.any() for packet in samples.reshape(-1, 320)])
 
 
-@pytest.mark.parametrize(("share", "burst"), [(0.1, 1.2), (0.1, 4.0), (0.3, 2.0)])
-def test_packets_get_lost_as_often_and_in_such_bursts_as_asked(share: float, burst: float) -> None:
-    gone = lost(
-        lose_packets(np.ones(320 * 60_000, np.float32), share, np.random.default_rng(1), burst, "silence")
-    )
+@pytest.mark.parametrize(
+    ("share", "burst", "found"),
+    [
+        (0.1, 1.2, 1.2),
+        (0.1, 4.0, 4.0),
+        (0.3, 2.0, 2.0),
+        (0.9, 20.0, 20.0),
+        (0.3, None, 1 / 0.7),
+        (0.7, None, 1 / 0.3),
+    ],
+)
+def test_packets_get_lost_as_often_and_in_such_bursts_as_asked(
+    share: float, burst: float | None, found: float
+) -> None:
+    sent = np.ones(320 * 60_000, np.float32)
+    gone = lost(lose_packets(sent, share, np.random.default_rng(1), burst, "silence"))
     assert gone.mean() == pytest.approx(share, rel=0.06)
     begun = np.flatnonzero(np.diff(gone.astype(int)) == 1)
-    assert gone.sum() / len(begun) == pytest.approx(burst, rel=0.06)
+    assert gone.sum() / len(begun) == pytest.approx(found, rel=0.06)
 
 
 def test_a_lost_packet_is_the_last_one_again_ever_fainter() -> None:
@@ -125,16 +157,24 @@ def test_a_lost_packet_is_the_last_one_again_ever_fainter() -> None:
     assert silent[1:].any()
 
 
-@given(st.integers(0, 5000), st.floats(0, 0.9), st.floats(1, 10))
+@given(st.integers(0, 5000), st.floats(0, 0.9), st.none() | st.floats(9, 20))
 @settings(max_examples=40)
-def test_a_bad_line_keeps_length_and_peak(length: int, share: float, burst: float) -> None:
+def test_a_bad_line_keeps_length_and_peak(length: int, share: float, burst: float | None) -> None:
     said = speechlike()[:length]
     heard = lose_packets(said, share, np.random.default_rng(0), burst)
     assert len(heard) == length
     assert np.abs(heard).max(initial=0) <= np.abs(said).max(initial=0)
 
 
-@pytest.mark.parametrize(("share", "burst"), [(1.0, 1.0), (-0.1, 1.0), (0.1, 0.5)])
-def test_a_line_that_cannot_be_is_refused(share: float, burst: float) -> None:
-    with pytest.raises(AudioError, match="share"):
+@pytest.mark.parametrize(
+    ("share", "burst", "told"),
+    [
+        (1.0, None, "lost packets"),
+        (-0.1, 1.0, "lost packets"),
+        (0.1, 0.5, "1 or more"),
+        (0.9, 2.0, "9 or more"),
+    ],
+)
+def test_a_line_that_cannot_be_is_refused(share: float, burst: float | None, told: str) -> None:
+    with pytest.raises(AudioError, match=told):
         lose_packets(speechlike(), share, np.random.default_rng(0), burst)

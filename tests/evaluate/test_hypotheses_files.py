@@ -22,7 +22,9 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     outcomes = [Outcome.of(name, "greedy", SPOKEN, HEARD) for name in ("clean", "music")]
     write_hypotheses(tmp_path / "texts.jsonl", outcomes)
     texts = Hypotheses.read(tmp_path / "texts.jsonl")
-    assert texts.methods == ["greedy"]
+    assert texts.methods("music") == ["greedy"]
+    with pytest.raises(CorpusError, match="no texts of set 'far'; it has those of clean, music"):
+        texts.methods("far")
     assert texts.of("music", "greedy", ["u2", "u1"]) == HEARD[::-1]
 
 
@@ -33,6 +35,11 @@ def test_id_and_text_are_enough(tmp_path: Path) -> None:
     assert [one.text for one in found] == ["the cat", "sat"]
 
 
+def sure(confidence: str) -> str:
+    word = f'{{"text": "a", "start": 0, "end": 1, "confidence": {confidence}}}'
+    return f'{{"id": "u1", "text": "a", "words": [{word}]}}\n'
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
@@ -41,7 +48,9 @@ def test_id_and_text_are_enough(tmp_path: Path) -> None:
         ('{"id": "u1", "text": "a"}\nthe cat\n', "line 2: a line should look like"),
         ('["u1", "text"]\n', "line 1"),
         ('{"id": 1, "text": "a"}\n', "line 1"),
-        ('{"id": "u1", "text": "a", "words": [{"text": "a"}]}\n', "line 1"),
+        ('{"id": "u1", "text": "a", "words": [{"text": "a"}]}\n', "line 1: a word should look like"),
+        (sure("NaN"), "line 1: a word should look like"),
+        (sure("95"), "line 1: a word should look like"),
         ('{"id": "u1", "text": "a", "set": ["x"]}\n', "line 1"),
         ('{"id": "u1", "text": "a", "method": 3}\n', "line 1"),
         ('{"id": "u1", "text": "a"}\n{"id": "u1", "text": "b"}\n', "line 2: utterance 'u1' is there twice"),

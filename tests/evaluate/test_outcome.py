@@ -137,8 +137,15 @@ def test_systems_are_compared_by_set_method_and_group() -> None:
     assert found[0].comparison == one.against(other)
     assert found[0].comparison.difference.high < 0
     assert tables.comparisons([outcome("greedy")], [outcome("lm")], {})[0].method == "greedy, lm"
-    with pytest.raises(CorpusError, match="methods greedy on one side, lm, stream on the other"):
-        tables.comparisons([outcome("greedy")], [outcome("lm"), outcome("stream")], {})
+    assert tables.comparisons([outcome("greedy")], [outcome("lm"), outcome("stream")], {}) == []
+
+
+def test_punctuation_is_no_word_to_be_sure_of() -> None:
+    spoken = [Utterance("u", "a.wav", 1.0, text="well, yes.")]
+    words = tuple(Word(text, 0.0, 0.1, 0.9) for text in ("well", ",", "yes", "."))
+    found = Outcome.of("clean", "given", spoken, [Recognised("u", "well, yes.", words)]).summary().confidence
+    assert found is not None
+    assert found.words == 2
 
 
 def test_tables_leave_out_what_nobody_knows() -> None:

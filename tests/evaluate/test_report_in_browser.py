@@ -80,15 +80,19 @@ def test_it_is_there_without_a_network_and_its_audio_plays(page: Page) -> None:
 
 
 def test_text_can_be_told_from_its_background(page: Page) -> None:
-    shades = """element => {
-        const shade = text => text.match(/[\\d.]+/g).slice(0, 3).reduce((sum, part) => sum + Number(part), 0)
+    luminances = """element => {
+        const linear = part => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4
+        const luminance = text => {
+            const [red, green, blue] = text.match(/[\\d.]+/g).map(part => linear(Number(part) / 255))
+            return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+        }
         let behind = element
         while (getComputedStyle(behind).backgroundColor === 'rgba(0, 0, 0, 0)') behind = behind.parentElement
-        return [shade(getComputedStyle(element).color), shade(getComputedStyle(behind).backgroundColor)]
+        return [luminance(getComputedStyle(element).color), luminance(getComputedStyle(behind).backgroundColor)]
     }"""
     for what in ("h1", "td", "ins", "del", ".soft", "pre"):
-        ink, paper = page.locator(what).first.evaluate(shades)
-        assert abs(ink - paper) > 200, what
+        darker, lighter = sorted(page.locator(what).first.evaluate(luminances))
+        assert (lighter + 0.05) / (darker + 0.05) >= 4.5, f"{what}: the contrast that WCAG 2 asks for"
 
 
 def test_nothing_is_wider_than_a_phone(browser: Browser, report: Path) -> None:

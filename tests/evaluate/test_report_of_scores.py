@@ -236,11 +236,22 @@ def test_who_cannot_be_heard_is_not_said_to_be_left_out(tmp_path: Path) -> None:
     assert "raysr report --audio" not in text
 
 
-def test_few_utterances_have_no_interval(tmp_path: Path) -> None:
-    few = read_scores(cycles_of(write_scores(tmp_path / "few", {0: [5] * 29})))
-    many = read_scores(cycles_of(write_scores(tmp_path / "many", {0: [5, 4] * 15})))
-    assert few.last["lm", "clean"].interval is None
-    assert many.last["lm", "clean"].interval is not None
+def test_intervals_are_those_of_as_many_utterances_as_there_are(tmp_path: Path) -> None:
+    one, few, many = (
+        read_scores(cycles_of(write_scores(tmp_path / name, {0: errors}))).last["lm", "clean"]
+        for name, errors in (("one", [1]), ("few", [1] + [0] * 29), ("many", [1, 0] * 200))
+    )
+    assert one.interval is None
+    assert few.interval is not None
+    assert few.interval.low == 0, "no rate is below 0"
+    assert many.interval == quick_interval(many.errors, many.words)
+
+
+def test_one_utterance_is_no_comparison(tmp_path: Path) -> None:
+    mine = read_scores(cycles_of(write_scores(tmp_path / "mine", {0: [4], 1: [2]})))
+    other = read_scores(cycles_of(write_scores(tmp_path / "other", {0: [1]})))
+    assert against(mine, other) == {}
+    assert recovery(mine, other) == {}
 
 
 def test_students_are_compared_by_one_method(tmp_path: Path) -> None:

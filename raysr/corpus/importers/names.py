@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from raysr.corpus.importers.scan import AUDIO, Found
+from raysr.audio.suffixes import AUDIO
+from raysr.corpus.importers.scan import Found
 
 _AFTER_SLASH = chr(ord("/") + 1)
 
