@@ -15,6 +15,7 @@ from raysr.decode.recognise import DecodeConfig
 from raysr.ipl import plugins
 from raysr.ipl.lm import LmConfig
 from raysr.ipl.stop import StopConfig
+from raysr.ipl.tracking.trackers import Kind
 from raysr.ipl.voting import Vote
 from raysr.model.config import ModelConfig
 from raysr.model.model import AsrModel
@@ -41,6 +42,7 @@ class RunPart(Config):
         dir: the run's folder; a relative one is in the working folder, in a Ray job in ``RAYSR_STORAGE``.
         cycles: turns of the loop.
         seed: of every draw.
+        tracking: where the run's numbers go as well: ``tensorboard``, ``mlflow``, ``wandb``.
         canary: transcribed utterances of dev that the teachers of every cycle label too, at most; filters and the
             report see by them what a label is worth. 0 does without.
     """
@@ -49,6 +51,7 @@ class RunPart(Config):
     cycles: int = Field(default=3, ge=1)
     seed: int = 1
     canary: int = Field(default=200, ge=0)
+    tracking: list[Kind] = Field(default=["tensorboard"])
 
 
 class DataPart(Config):

@@ -14,7 +14,7 @@ from raysr.corpus.disk import replacing
 from raysr.errors import RunError
 
 STORAGE = "RAYSR_STORAGE"
-MAY_CHANGE = {("run", "cycles"), ("cluster",), ("stop",)}
+MAY_CHANGE = {("run", "cycles"), ("run", "tracking"), ("cluster",), ("stop",)}
 
 
 def place(folder: str, key: str = "run.dir") -> Path:
@@ -65,7 +65,9 @@ def owning(folder: Path) -> Iterator[None]:
 
 
 def keep_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Write ``config.yaml`` once; a run that is started again has to have the same, but for cycles, stop and cluster.
+    """Write ``config.yaml`` once; a run that is started again has to have the same, but for what may change.
+
+    Cycles, tracking, stop and cluster may.
 
     Raises:
         RunError: the configuration differs; names the key.

@@ -40,6 +40,8 @@ from raysr.ipl.report_lines import report_lines
 from raysr.ipl.scoring import label_report, lineage, score_student
 from raysr.ipl.segmentation import Segmentation
 from raysr.ipl.steps import Steps
+from raysr.ipl.tracking.follower import followed
+from raysr.ipl.tracking.trackers import trackers
 from raysr.pool import Entry, Pool
 
 
@@ -254,13 +256,14 @@ def open_run(
     """
     folder = place(config.run.dir)
     with naming_full_disk(folder), owning(folder):
+        told = trackers(config.run.tracking, folder, config.dump())
         keep_config(folder, config.dump())
         run = Run(config, folder, progress)
         run.events.add("run started", python=sys.version.split()[0])
         if not use_ray:
             yield run
             return
-        with connect(config.cluster, python_path) as connection:
+        with connect(config.cluster, python_path) as connection, followed(folder, told, progress.say):
             run.connection = connection
             if connection.dashboard_hint:
                 progress.say(f"dashboard: {connection.dashboard_hint}")

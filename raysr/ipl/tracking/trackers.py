@@ -1,0 +1,193 @@
+"""TensorBoard, MLflow and Weights & Biases, each told of a run's numbers in its own way.
+
+MLflow and W&B are no dependencies of ours: who wants one installs it, and sets it up by its own environment variables
+(``MLFLOW_TRACKING_URI``, ``WANDB_API_KEY``, …).
+"""
+
+import hashlib
+import importlib.util
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from raysr.errors import ConfigError
+from raysr.ipl.tracking.follower import Numbers, Tracker
+
+Kind = Literal["tensorboard", "mlflow", "wandb"]
+MODULES: Mapping[Kind, tuple[str, str]] = {
+    "tensorboard": ("tensorboardX", "tensorboardX"),
+    "mlflow": ("mlflow", "mlflow-skinny"),
+    "wandb": ("wandb", "wandb"),
+}
+"""What is imported, and what is installed."""
+EXPERIMENT = "raysr"
+LONGEST = 500
+"""Characters of a parameter that MLflow takes."""
+
+
+def trackers(
+    kinds: Sequence[Kind], folder: Path, config: Mapping[str, Any]
+) -> dict[str, Callable[[], Tracker]]:
+    """Return what makes the trackers of a run, by name.
+
+    Raises:
+        ConfigError: one is not installed.
+    """
+    for kind in kinds:
+        module, package = MODULES[kind]
+        if importlib.util.find_spec(module) is None:
+            raise ConfigError(
+                f"run.tracking: {kind} is not installed; pip install {package}, or leave it out"
+            )
+    alone = "mlflow" in kinds and "MLFLOW_TRACKING_URI" not in os.environ
+    if alone and importlib.util.find_spec("sqlalchemy") is None:
+        raise ConfigError(
+            "run.tracking: mlflow-skinny keeps nothing by itself: "
+            "set MLFLOW_TRACKING_URI to a server, or pip install mlflow"
+        )
+    classes: dict[Kind, Callable[[Path, Mapping[str, Any]], Tracker]]
+    classes = {"tensorboard": TensorBoard, "mlflow": MlFlow, "wandb": WandB}
+    return {kind: partial(classes[kind], folder, config) for kind in kinds}
+
+
+class TensorBoard:
+    """Event files under ``tensorboard/`` of the run: a curve for every cycle, and one over cycles."""
+
+    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+        self._folder = folder / "tensorboard"
+        self._writers: dict[str, Any] = {}
+
+    def training(self, cycle: int, step: int, numbers: Numbers) -> None:
+        """Draw a point of each curve of the cycle."""
+        self._add(f"cycle-{cycle:03d}", "train", step, numbers)
+
+    def cycle(self, number: int, numbers: Numbers) -> None:
+        """Draw a point of each curve over cycles."""
+        self._add("cycles", "cycle", number, numbers)
+
+    def flush(self) -> None:
+        """Write what is in memory."""
+        for writer in self._writers.values():
+            writer.flush()
+
+    def close(self) -> None:
+        """Close the files."""
+        for writer in self._writers.values():
+            writer.close()
+
+    def _add(self, part: str, prefix: str, step: int, numbers: Numbers) -> None:
+        from tensorboardX import SummaryWriter
+
+        if part not in self._writers:
+            self._writers[part] = SummaryWriter(str(self._folder / part))
+        for name, value in numbers.items():
+            self._writers[part].add_scalar(f"{prefix}/{name}", value, step)
+
+
+class MlFlow:
+    """One MLflow run for a run; without ``MLFLOW_TRACKING_URI`` it is kept in ``mlflow.db`` of the run."""
+
+    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+        from mlflow import MlflowClient
+
+        place = (folder / "mlflow.db").absolute()
+        self._client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{place}")
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
+        found = self._client.get_experiment_by_name(name)
+        experiment = found.experiment_id if found else self._client.create_experiment(name)
+        identity = _identity(folder)
+        known = self._client.search_runs([experiment], f"tags.`raysr.run` = '{identity}'", max_results=1)
+        if known:
+            self._run = known[0].info.run_id
+        else:
+            tags = {"raysr.run": identity}
+            made = self._client.create_run(experiment, tags=tags, run_name=folder.resolve().name)
+            self._run = made.info.run_id
+            for key, value in _flat(config).items():
+                self._client.log_param(self._run, key, str(value)[:LONGEST])
+        self._waiting: list[Any] = []
+
+    def training(self, cycle: int, step: int, numbers: Numbers) -> None:
+        """Log metrics under their cycle."""
+        self._add(f"cycle-{cycle:03d}", step, numbers)
+
+    def cycle(self, number: int, numbers: Numbers) -> None:
+        """Log metrics over cycles."""
+        self._add("cycle", number, numbers)
+
+    def flush(self) -> None:
+        """Send what waits."""
+        while self._waiting:
+            part, self._waiting = self._waiting[:1000], self._waiting[1000:]
+            self._client.log_batch(self._run, metrics=part)
+
+    def close(self) -> None:
+        """End the run; it is gone on with when this one is."""
+        self._client.set_terminated(self._run)
+
+    def _add(self, prefix: str, step: int, numbers: Numbers) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        self._waiting += [Metric(f"{prefix}/{name}", value, now, step) for name, value in numbers.items()]
+
+
+class WandB:
+    """One W&B run for a run; without an API key it is kept offline, under ``wandb/`` of the run."""
+
+    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+        import wandb
+
+        offline = "WANDB_MODE" not in os.environ and not wandb.login(prompt=False)
+        self._run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", EXPERIMENT),
+            name=folder.resolve().name,
+            id=_identity(folder),
+            resume="allow",
+            dir=str(folder),
+            config=dict(config),
+            mode="offline" if offline else None,
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+        self._parts: set[str] = set()
+
+    def training(self, cycle: int, step: int, numbers: Numbers) -> None:
+        """Log metrics under their cycle, by its steps."""
+        self._add(f"cycle-{cycle:03d}", "step", step, numbers)
+
+    def cycle(self, number: int, numbers: Numbers) -> None:
+        """Log metrics by cycle."""
+        self._add("cycle", "number", number, numbers)
+
+    def flush(self) -> None:
+        """Leave it to W&B's own process, which has what was logged."""
+
+    def close(self) -> None:
+        """End the run; it is gone on with when this one is."""
+        self._run.finish()
+
+    def _add(self, prefix: str, by: str, step: int, numbers: Numbers) -> None:
+        if prefix not in self._parts:
+            self._parts.add(prefix)
+            self._run.define_metric(f"{prefix}/*", step_metric=f"{prefix}/{by}")
+        told = {f"{prefix}/{name}": value for name, value in numbers.items()}
+        self._run.log(told | {f"{prefix}/{by}": step})
+
+
+def _identity(folder: Path) -> str:
+    """Return what a run is known by, whoever starts it again."""
+    resolved = folder.resolve()
+    return f"{resolved.name[:40]}-{hashlib.sha256(str(resolved).encode()).hexdigest()[:10]}"
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping) and value:
+            found |= _flat(value, f"{prefix}{name}.")
+        else:
+            found[prefix + str(name)] = value
+    return found
