@@ -40,6 +40,13 @@ bench: $(VENV)/.raysr-test  ## measure most of what docs/results.md quotes (hour
 	$(BIN)/python -m benchmarks.comm_accuracy --json runs/benchmarks/comm_accuracy.json
 	$(BIN)/python -m benchmarks.train --json runs/benchmarks/train.json
 	$(BIN)/python -m benchmarks.resume --json runs/benchmarks/resume.json
+	$(BIN)/python -m benchmarks.serve_model --pool runs/benchmarks/serve/pool
+	$(BIN)/python -m benchmarks.serve --pool runs/benchmarks/serve/pool --json runs/benchmarks/serve.json
+	$(BIN)/python -m benchmarks.serve_swaps --pool runs/benchmarks/serve/pool --json runs/benchmarks/serve_swaps.json
+	$(BIN)/python -m benchmarks.serve_hostile --pool runs/benchmarks/serve/pool --json runs/benchmarks/serve_hostile.json
+	$(BIN)/python -m benchmarks.serve_soak --pool runs/benchmarks/serve/pool --found runs/benchmarks/serve.json \
+		--json runs/benchmarks/serve_soak.json
+	$(BIN)/python -m benchmarks.report --json runs/benchmarks/report.json
 
 check-gpu: $(VENV)/.raysr  ## train, decode and stream on this machine's GPU, and compare with its CPU; without Ray
 	$(BIN)/raysr check-gpu

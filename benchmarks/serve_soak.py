@@ -1,9 +1,9 @@
 """An endpoint under load for half an hour, sessions coming and going: memory, latency, errors.
 
-python -m benchmarks.serve_soak --pool POOL --sessions 12 --json results/serve_soak.json
+python -m benchmarks.serve_soak --pool POOL --found results/serve.json --json results/serve_soak.json
 
-`--sessions` places (80% of what `benchmarks.serve` found) are always taken: who has played its recording of 10 to 60 s
-leaves, by a CloseStream three times out of four and without a word otherwise, and another one comes. The server has
+80% of the places that `benchmarks.serve` has found are always taken: who has played its recording of 10 to 60 s leaves,
+by a CloseStream three times out of four and without a word otherwise, and another one comes. The server has
 one core, the clients another. Memory is what is resident every minute: a line through the minutes after `--settle`
 tells its slope. Latencies are told for each fifth of the time.
 """
@@ -28,6 +28,7 @@ from benchmarks.serve_speech import PACKET, Recording, recording
 
 LENGTHS = (10.0, 20.0, 40.0, 60.0)
 FIFTHS = 5
+SHARE = 0.8
 
 
 def main() -> None:
@@ -35,16 +36,19 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--pool", type=Path, required=True, help="whose newest entry is served")
-    parser.add_argument("--sessions", type=int, required=True, help="at a time")
+    places = parser.add_mutually_exclusive_group(required=True)
+    places.add_argument("--found", type=Path, help="results of `benchmarks.serve`: 80%% of its sessions at a time")
+    places.add_argument("--sessions", type=int, help="so many at a time")
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--settle", type=int, default=5, help="minutes before memory counts")
     parser.add_argument("--json", type=Path, required=True, help="where the results go")
     options = parser.parse_args()
+    sessions = options.sessions or int(SHARE * json.loads(options.found.read_text())["sessions"])
     os.sched_setaffinity(0, {int(CLIENT_CORE)})
     played = [recording(number, seconds) for number, seconds in enumerate(LENGTHS)]
     with front("asgi", options.pool) as server:
         texts = asyncio.run(alone(server, played))
-        results = asyncio.run(soak(server, played, options.sessions, 60 * options.minutes, texts))
+        results = asyncio.run(soak(server, played, sessions, 60 * options.minutes, texts))
     settled = results["rss_mb"][options.settle :]
     results["memory"] = growth(settled) if len(settled) > 1 else {}
     options.json.parent.mkdir(parents=True, exist_ok=True)
