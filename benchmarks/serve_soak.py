@@ -37,7 +37,9 @@ def main() -> None:
     )
     parser.add_argument("--pool", type=Path, required=True, help="whose newest entry is served")
     places = parser.add_mutually_exclusive_group(required=True)
-    places.add_argument("--found", type=Path, help="results of `benchmarks.serve`: 80%% of its sessions at a time")
+    places.add_argument(
+        "--found", type=Path, help="results of `benchmarks.serve`: 80%% of its sessions at a time"
+    )
     places.add_argument("--sessions", type=int, help="so many at a time")
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--settle", type=int, default=5, help="minutes before memory counts")
