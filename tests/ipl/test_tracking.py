@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import struct
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from raysr.errors import ConfigError
+from raysr.ipl.tracking import follower
 from raysr.ipl.tracking import trackers as known
 from raysr.ipl.tracking.follower import Follower, Numbers, followed, numbers
 from raysr.ipl.tracking.trackers import Kind, trackers
@@ -59,9 +61,9 @@ class Told:
 def test_everything_is_told_once_also_after_a_restart(tmp_path: Path) -> None:
     first, second, said = Told(), Told(), list[str]()
     train(tmp_path, 0, {"step": 1, "loss": 3.0}, {"step": 2, "loss": float("nan")}, torn='{"step": 3, "lo')
-    follower = Follower(tmp_path, "told", lambda: first, said.append)
-    follower.look()
-    follower.look()
+    watching = Follower(tmp_path, "told", lambda: first, said.append)
+    watching.look()
+    watching.look()
     assert first.all == [("training", 0, 1, {"loss": 3.0}), ("training", 0, 2, {})]
     train(tmp_path, 0, torn='ss": 1.0}\n')
     report(tmp_path, 0, 0.25)
@@ -81,10 +83,10 @@ def test_a_tracker_that_breaks_is_left_alone_and_misses_nothing_later(tmp_path: 
     away, said = [True], list[str]()
     tracker = Told(lambda: away[0])
     train(tmp_path, 0, {"step": 1, "loss": 3.0})
-    follower = Follower(tmp_path, "told", lambda: tracker, said.append)
-    follower.look()
-    follower.look()
-    follower.close()
+    watching = Follower(tmp_path, "told", lambda: tracker, said.append)
+    watching.look()
+    watching.look()
+    watching.close()
     assert said == ["  told is told no more of this run until it is started again: the server is away"]
     assert not tracker.closed
     away[0] = False
@@ -103,6 +105,31 @@ def test_one_that_cannot_be_made_stops_nothing(tmp_path: Path) -> None:
         train(tmp_path, 0, {"step": 1, "loss": 3.0})
     assert len(other.all) == 1
     assert said == ["  fails is told no more of this run until it is started again: no route to host"]
+
+
+def test_one_that_hangs_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follower, "CLOSING_S", 0.2)
+    said, other, answered = list[str](), Told(), threading.Event()
+
+    def hangs() -> Told:
+        answered.wait(20)
+        return Told()
+
+    train(tmp_path, 0, {"step": 1, "loss": 3.0})
+    with followed(tmp_path, {"hangs": hangs, "other": lambda: other}, said.append, every=0.01):
+        pass
+    assert said == ["  hangs does not answer; it is told the rest when the run is started again"]
+    assert len(other.all) == 1
+    answered.set()
+
+
+def test_what_a_power_cut_has_left_is_skipped(tmp_path: Path) -> None:
+    tracker = Told()
+    train(tmp_path, 0, {"step": 1, "loss": 3.0}, torn="\x00\x00\x00\n[1]\n")
+    train(tmp_path, 0, {"step": 2, "loss": 2.0})
+    (tmp_path / "cycles/000/report.json").write_text("")
+    Follower(tmp_path, "told", lambda: tracker, lambda line: pytest.fail(line)).close()
+    assert tracker.all[:2] == [("training", 0, 1, {"loss": 3.0}), ("training", 0, 2, {"loss": 2.0})]
 
 
 def test_a_run_without_anything_to_tell_makes_no_tracker(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ is handed over when the run goes on.
 import json
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -16,6 +17,7 @@ from typing import Any, Protocol
 from raysr.ipl.handover import write_json
 
 EVERY_S = 5.0
+CLOSING_S = 30.0
 Numbers = dict[str, float]
 
 
@@ -96,7 +98,7 @@ class Follower:
                 yield partial(_training, cycle, int(row["step"]), numbers(row, without=("step",)))
             if report.is_file() and not self._told.get(self._name(report)):
                 self._told[self._name(report)] = 1
-                yield partial(_cycle, cycle, numbers(json.loads(report.read_text()), without=("cycle",)))
+                yield partial(_cycle, cycle, numbers(_parsed(report.read_bytes()), without=("cycle",)))
 
     def _rows(self, path: Path) -> Iterator[dict[str, Any]]:
         """Yield the rows that are new; a line that is still being written is left for the next look."""
@@ -111,13 +113,22 @@ class Follower:
             new = file.read()
         whole = new[: new.rfind(b"\n") + 1]
         for line in whole.splitlines():
-            row = json.loads(line)
+            row = _parsed(line)
             if "step" in row:
                 yield row
         self._told[name] = begin + len(whole)
 
     def _name(self, path: Path) -> str:
         return str(path.relative_to(self._folder))
+
+
+def _parsed(text: bytes) -> dict[str, Any]:
+    """Return a JSON object; nothing of what is none, such as what a power cut has left."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _training(cycle: int, step: int, found: Numbers, tracker: Tracker) -> None:
@@ -135,26 +146,34 @@ def followed(
     say: Callable[[str], object],
     every: float = EVERY_S,
 ) -> Iterator[None]:
-    """Tell trackers of a run, every so many seconds and at its end, for as long as the block runs."""
-    followers = [Follower(folder, name, make, say) for name, make in trackers.items()]
+    """Tell trackers of a run, every so many seconds and at its end, for as long as the block runs.
+
+    One that does not answer in :data:`CLOSING_S` at the end is left behind.
+    """
     over = threading.Event()
 
-    def watch() -> None:
+    def follow(follower: Follower) -> None:
         while not over.wait(every):
-            for follower in followers:
-                follower.look()
+            follower.look()
+        follower.close()
 
-    thread = threading.Thread(target=watch, name="raysr-tracking", daemon=True)
-    if followers:
+    threads = {
+        name: threading.Thread(
+            target=follow, args=(Follower(folder, name, make, say),), name=f"raysr-{name}", daemon=True
+        )
+        for name, make in trackers.items()
+    }
+    for thread in threads.values():
         thread.start()
     try:
         yield
     finally:
         over.set()
-        if followers:
-            thread.join()
-        for follower in followers:
-            follower.close()
+        until = time.monotonic() + CLOSING_S
+        for name, thread in threads.items():
+            thread.join(max(0.0, until - time.monotonic()))
+            if thread.is_alive():
+                say(f"  {name} does not answer; it is told the rest when the run is started again")
 
 
 def numbers(row: Mapping[str, Any], without: Sequence[str] = (), prefix: str = "") -> Numbers:
