@@ -7,6 +7,8 @@ MLflow and W&B are no dependencies of ours: who wants one installs it, and sets 
 import hashlib
 import importlib.util
 import os
+import socket
+import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -54,11 +56,15 @@ def trackers(
 
 
 class TensorBoard:
-    """Event files under ``tensorboard/`` of the run: a curve for every cycle, and one over cycles."""
+    """Event files under ``tensorboard/`` of the run: a curve for every cycle, and one over cycles.
+
+    Written here, event by event: tensorboardX's own writer keeps a thread and a buffer, which a full disk makes noisy.
+    """
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         self._folder = folder / "tensorboard"
-        self._writers: dict[str, Any] = {}
+        self._file = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
+        self._waiting: dict[str, bytes] = {}
 
     def training(self, cycle: int, step: int, numbers: Numbers) -> None:
         """Draw a point of each curve of the cycle."""
@@ -69,22 +75,38 @@ class TensorBoard:
         self._add("cycles", "cycle", number, numbers)
 
     def flush(self) -> None:
-        """Write what is in memory."""
-        for writer in self._writers.values():
-            writer.flush()
+        """Write what waits."""
+        for part, records in self._waiting.items():
+            path = self._folder / part / self._file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("ab") as file:
+                head = b"" if file.tell() else _record(file_version="brain.Event:2")
+                file.write(head + records)
+        self._waiting = {}
 
     def close(self) -> None:
-        """Close the files."""
-        for writer in self._writers.values():
-            writer.close()
+        """Leave the files as they are."""
 
     def _add(self, part: str, prefix: str, step: int, numbers: Numbers) -> None:
-        from tensorboardX import SummaryWriter
+        from tensorboardX.proto.summary_pb2 import Summary
 
-        if part not in self._writers:
-            self._writers[part] = SummaryWriter(str(self._folder / part))
-        for name, value in numbers.items():
-            self._writers[part].add_scalar(f"{prefix}/{name}", value, step)
+        values = [
+            Summary.Value(tag=f"{prefix}/{name}", simple_value=value) for name, value in numbers.items()
+        ]
+        record = _record(step=step, summary=Summary(value=values))
+        self._waiting[part] = self._waiting.get(part, b"") + record
+
+
+def _record(**content: Any) -> bytes:
+    """Return an event as a record of TensorFlow's: length, its check sum, the event, its check sum."""
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.record_writer import masked_crc32c
+
+    data = Event(wall_time=time.time(), **content).SerializeToString()
+    length = struct.pack("<Q", len(data))
+    return b"".join(
+        (length, struct.pack("<I", masked_crc32c(length)), data, struct.pack("<I", masked_crc32c(data)))
+    )
 
 
 class MlFlow:
