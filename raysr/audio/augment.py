@@ -32,7 +32,7 @@ from raysr.audio.channel import (
 from raysr.audio.mix import Room, apply_mix, coloured_noise
 from raysr.audio.moving import draw_walk, walk
 from raysr.audio.music import generate_music
-from raysr.audio.sounds import at_ratio, audio_files, babble, excerpt
+from raysr.audio.sounds import audio_files, babble, behind, excerpt
 from raysr.audio.tempo import FACTORS, SAMPLE_RATE, change_speed, change_tempo, hundredths
 from raysr.config import Config
 from raysr.errors import AudioError
@@ -182,7 +182,7 @@ def augment(samples: np.ndarray, augmentation: Augmentation) -> np.ndarray:
     for name, part in (("noise", a.noise), ("music", a.music), ("babble", a.babble)):
         if part is not None:
             sound = _sound(part, len(speech), _stream(a.seed, name))
-            heard = heard + (at_ratio(speech, sound, part.snr_db) - speech)
+            heard = heard + behind(speech, sound, part.snr_db)
     if a.clip:
         heard = clip(heard, a.clip)
     if a.band is not None:

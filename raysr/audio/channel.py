@@ -26,6 +26,7 @@ Concealment = Literal["silence", "repeat"]
 """What is heard in place of a lost packet: nothing, or the last one again, ever fainter."""
 
 _EDGE_HZ = 200.0
+_ROUNDING = 1e-6
 _GSM_BAND = (300.0, 3400.0)
 _FADING = 0.5
 
@@ -141,7 +142,7 @@ def check_line(share: float, burst: float | None) -> None:
     if not 0 <= share < 1:
         raise AudioError(f"a share of {share:g} lost packets: it should lie in 0 … 1, below 1")
     least = max(1.0, share / (1 - share))
-    if burst is not None and not burst >= least:
+    if burst is not None and not burst >= least - _ROUNDING:
         raise AudioError(f"bursts of {burst:g} packets, with a share of {share:g} lost: {least:.3g} or more")
 
 

@@ -67,20 +67,15 @@ def babble(files: Sequence[Path], talkers: int, length: int, generator: np.rando
     return _unit(total)
 
 
-def at_ratio(speech: np.ndarray, sound: np.ndarray, snr_db: float) -> np.ndarray:
-    """Return speech (N,) and a sound (N,) together, the active speech ``snr_db`` above the sound's mean power.
+def behind(speech: np.ndarray, sound: np.ndarray, snr_db: float) -> np.ndarray:
+    """Return a sound (N,) as loud as it has to be for the active speech (N,) to be ``snr_db`` above its mean power.
 
-    Active are the frames of 20 ms within 35 dB of the loudest; silence stays as it is.
+    Active are the frames of 20 ms within 35 dB of the loudest. Behind silence it is silent.
     """
-    if not len(sound):
-        return np.asarray(speech, np.float32)
-    power, noise = (
-        active_power(np.asarray(speech, np.float32)),
-        float(np.mean(np.square(sound, dtype=np.float64))),
-    )
-    if power <= 0 or noise <= 0:
-        return np.asarray(speech, np.float32)
-    return (speech + sound * np.float32(np.sqrt(power / noise * 10 ** (-snr_db / 10)))).astype(np.float32)
+    noise = float(np.mean(np.square(sound, dtype=np.float64))) if len(sound) else 0.0
+    if noise <= 0:
+        return sound
+    return sound * np.float32(np.sqrt(active_power(speech) / noise * 10 ** (-snr_db / 10)))
 
 
 def _unit(samples: np.ndarray) -> np.ndarray:

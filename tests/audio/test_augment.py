@@ -12,7 +12,7 @@ from raysr.audio.augment import Augmentation, augment
 from raysr.audio.encode import write_wav
 from raysr.audio.mix import active_power, apply_mix
 from raysr.audio.moving import draw_walk, walk
-from raysr.audio.sounds import at_ratio, audio_files, babble, excerpt
+from raysr.audio.sounds import audio_files, babble, behind, excerpt
 from raysr.errors import AudioError, ConfigError
 
 RATE = 16000
@@ -224,7 +224,7 @@ def test_distances_that_cannot_be_are_refused() -> None:
 def test_at_a_ratio_pauses_do_not_count_as_speech() -> None:
     speech = np.concatenate([np.zeros(2 * RATE, np.float32), tone()])
     noise = np.random.default_rng(0).standard_normal(len(speech)).astype(np.float32)
-    added = at_ratio(speech, noise, 10.0) - speech
+    added = behind(speech, noise, 10.0)
     assert 10 * np.log10(active_power(tone()) / np.mean(added.astype(np.float64) ** 2)) == pytest.approx(
         10, abs=0.1
     )

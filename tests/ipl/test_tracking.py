@@ -235,7 +235,7 @@ def test_mlflow_without_a_place_to_keep_things_is_told_at_once(
 
 
 def test_what_is_not_installed_is_named_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(known.MODULES, "mlflow", ("no_such_module", "mlflow-skinny"))  # type: ignore[arg-type]
+    monkeypatch.setitem(known.MODULES, "mlflow", ("no_such_module", "mlflow-skinny"))
     with pytest.raises(
         ConfigError, match=r"run\.tracking: mlflow is not installed; pip install mlflow-skinny"
     ):

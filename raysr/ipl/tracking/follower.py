@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -95,10 +95,10 @@ class Follower:
         for folder in sorted(self._folder.glob("cycles/[0-9]*")):
             cycle, report = int(folder.name), folder / "report.json"
             for row in self._rows(folder / "train" / "metrics.jsonl"):
-                yield partial(_training, cycle, int(row["step"]), numbers(row, without=("step",)))
+                yield methodcaller("training", cycle, int(row["step"]), numbers(row, without=("step",)))
             if report.is_file() and not self._told.get(self._name(report)):
                 self._told[self._name(report)] = 1
-                yield partial(_cycle, cycle, numbers(_parsed(report.read_bytes()), without=("cycle",)))
+                yield methodcaller("cycle", cycle, numbers(_parsed(report.read_bytes()), without=("cycle",)))
 
     def _rows(self, path: Path) -> Iterator[dict[str, Any]]:
         """Yield the rows that are new; a line that is still being written is left for the next look."""
@@ -129,14 +129,6 @@ def _parsed(text: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _training(cycle: int, step: int, found: Numbers, tracker: Tracker) -> None:
-    tracker.training(cycle, step, found)
-
-
-def _cycle(cycle: int, found: Numbers, tracker: Tracker) -> None:
-    tracker.cycle(cycle, found)
 
 
 @contextmanager
