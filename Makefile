@@ -29,6 +29,7 @@ lint: $(VENV)/.raysr-test  ## ruff and mypy alone
 bench: $(VENV)/.raysr-test  ## measure most of what docs/results.md quotes (hours; resumes)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e '.[bench,onnx]'
 	$(BIN)/python -m benchmarks.ipl --json runs/benchmarks/ipl.json
+	$(BIN)/python -m benchmarks.conditions --json runs/benchmarks/conditions.json
 	$(BIN)/python -m benchmarks.decode --json runs/benchmarks/decode.json
 	$(BIN)/python -m benchmarks.confidence --json runs/benchmarks/confidence.json
 	$(BIN)/python -m benchmarks.models --json runs/benchmarks/models.json

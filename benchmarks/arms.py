@@ -44,12 +44,14 @@ class Comparison:
         arms: name → overrides of the recipe.
         common: overrides of all of them, and of their first student.
         files: what overrides name and the cells depend on.
+        students: whether cells keep their last student, the only entry of the pool ``pool``.
     """
 
     work: Path
     arms: Mapping[str, Sequence[str]]
     common: Sequence[str] = ()
     files: Sequence[Path] = ()
+    students: bool = False
 
     def run(self, seeds: Sequence[int], jobs: int | None = None) -> dict[tuple[str, int], Path]:
         """Return the folder of every finished cell, by arm and seed, running what is missing.
@@ -97,6 +99,8 @@ class Comparison:
             run / "report.json",
         ):
             shutil.copy(file, partial)
+        if self.students:
+            shutil.copytree(student, partial / "pool" / student.name, dirs_exist_ok=True)
         partial.rename(cell)
         shutil.rmtree(run)
         return cell

@@ -5,8 +5,9 @@ python -m benchmarks.comm --json results/comm.json
 Two hosts, network namespaces of this machine with cores of their own, are joined by a link whose rate is set; on each
 is a Ray node, and across them the product's own training job on Ray Train: a Conformer of 25 million parameters, two
 utterances of ten seconds a rank and step. One training a setting: while it goes on the link is made slower, and after a
-step that does not count so many steps are timed on each link. Without a limit, where little tells settings apart and
-one training may meet a slower machine than the next, those that `auto` chooses from are trained twice more, in turns.
+step that does not count so many steps are timed on each link. Without a limit and at 1 Gbit/s, where little tells
+settings apart and one training may meet a slower machine than the next, those that `auto` chooses from or is judged by
+are trained twice more, in turns.
 Step times are medians; local SGD's are means over whole rounds. Bytes are counted in the process (payload) and at the
 hosts' interfaces (wire); the kernel hands its interfaces segments of up to 64 KiB with one header of 66 bytes, so that
 of TCP/IP's overhead they see 0.1% and the acknowledgements, and a card would see 4.6%. What Ray's nodes tell each other
@@ -43,10 +44,8 @@ from raysr.train.network.payload import numbers
 LINKS: Mapping[str, float | None] = {"unlimited": None, "1gbit": 1000.0, "100mbit": 100.0}
 STEPS = {"unlimited": 24, "1gbit": 20, "100mbit": 8}
 TIMED = {**SETTINGS, COMPUTE: APART}
-CANDIDATES = [
-    name for name, setting in SETTINGS.items() if setting.accuracy != "apart" and not setting.optimiser
-]
-CLOSE, TURNS = "unlimited", 3  # the link, and the trainings, of those that may be equally fast
+COMPARED = [name for name, setting in SETTINGS.items() if setting.accuracy != "apart"]
+CLOSE, TURNS = ("unlimited", "1gbit"), 3  # the links, and the trainings, of those that may be equally fast
 AUTO = {f"auto-{accuracy}": accuracy for accuracy in CLASSES if accuracy != "apart"}
 PREFLIGHT = "preflight"
 CHOOSING = "raysr.train.exchange.auto"  # runs where a training is asked to choose
@@ -117,8 +116,8 @@ def plan(names: Sequence[str], links: Sequence[str], steps: int | None) -> list[
             asked = steps or STEPS[link]
             if not (name == COMPUTE and link != links[0]) and not (name == PREFLIGHT and LINKS[link] is None):
                 cells.append(Cell(name, link, -(-asked // every) * every))
-    close = [cell for cell in cells if cell.link == CLOSE and cell.name in CANDIDATES]
-    for turn in range(1, TURNS if len(close) > 1 else 1):
+    close = [cell for cell in cells if cell.link in CLOSE and cell.name in COMPARED]
+    for turn in range(1, TURNS if len({cell.name for cell in close}) > 1 else 1):
         cells += [replace(cell, turn=turn) for cell in close[:: -1 if turn % 2 else 1]]
     return cells
 

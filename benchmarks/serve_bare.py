@@ -62,7 +62,7 @@ async def one(server: ServerState, played: Recording, heard: Heard, begin: float
 
 async def _speak(stream: LiveStream, played: Recording, ear: Ear, begin: float, pace: float) -> None:
     arrived, due = 0, begin
-    for number, (packet, asks) in enumerate(played.packets(), 1):
+    for number, (packet, asks) in enumerate(played.packets, 1):
         due = begin + number * PACKET / RATE if pace else time.monotonic()
         await asyncio.sleep(max(0.0, due - time.monotonic()))
         samples = np.frombuffer(packet, "<i2").astype(np.float32) / 32768

@@ -2,8 +2,8 @@
 
 python -m benchmarks.serve_client URL --sessions N --seconds S --json F
 
-A packet leaves when its last sample would have been spoken, on a schedule of absolute times. Sessions begin within one
-packet of each other, spread evenly, as microphones do. Words are those of the server's finals.
+A packet leaves when its last sample would have been spoken, on a schedule of absolute times. Sessions connect one after
+the other and begin to speak within `SPREAD` seconds, evenly. Words are those of the server's finals.
 """
 
 import argparse
@@ -26,7 +26,11 @@ from raysr.stream.events import Event, Final, Partial
 from raysr.stream.latency import Latency
 from raysr.stream.stability import Stability
 
-RECORDINGS = 4
+RECORDINGS = 8
+SPREAD = 5.0
+"""Seconds, so that neither their packets nor their turns fall together."""
+CONNECTING = 0.05
+"""Seconds that a session has to connect before the first one speaks."""
 
 
 @dataclass
@@ -98,10 +102,9 @@ async def everybody(
     """Play what the options say, each recording in a session, which is told when it begins and its pace."""
     numbers = [(options.first + number) % RECORDINGS for number in range(options.sessions)]
     played = {number: recording(number, options.seconds) for number in numbers}
-    begin = time.monotonic() + 1.0
-    phase = PACKET / RATE / len(numbers)
+    begin = time.monotonic() + 1.0 + CONNECTING * len(numbers)
     sessions = [
-        session(played[number], Heard(number), begin + place * phase, options.pace)
+        session(played[number], Heard(number), begin + SPREAD * place / len(numbers), options.pace)
         for place, number in enumerate(numbers)
     ]
     return await asyncio.gather(*sessions)
@@ -116,6 +119,9 @@ async def one(url: str, played: Recording, heard: Heard, begin: float, pace: flo
             sender = asyncio.create_task(_play(socket, played, ear, begin, pace))
             try:
                 await _listen(socket, ear)
+            except asyncio.CancelledError:
+                socket.transport.abort()  # gone without a word
+                raise
             finally:
                 sender.cancel()
                 await asyncio.gather(sender, return_exceptions=True)
@@ -126,7 +132,7 @@ async def one(url: str, played: Recording, heard: Heard, begin: float, pace: flo
 
 async def _play(socket: ClientConnection, played: Recording, ear: Ear, begin: float, pace: float) -> None:
     received = 0.0
-    for number, (packet, asks) in enumerate(played.packets(), 1):
+    for number, (packet, asks) in enumerate(played.packets, 1):
         due = begin + pace * number * PACKET / RATE
         await asyncio.sleep(max(0.0, due - time.monotonic()))
         if pace:

@@ -3,9 +3,11 @@
 import contextlib
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -32,7 +34,8 @@ class Played:
     Attributes:
         heard: see :class:`benchmarks.serve_client.Heard`.
         busy: CPU seconds of all the server's processes.
-        rss_before_mb, rss_mb: resident memory of the process with the model, before and after.
+        rss_before_mb: resident memory of the process with the model, before.
+        rss_mb: the same while they play, the median.
     """
 
     heard: list[dict[str, Any]]
@@ -66,9 +69,10 @@ class Front:
         """Play from the clients' core."""
         before, busy = resident_mb(self.replica), cpu_seconds(self.process.pid)
         url = self.url.replace("http", "ws")
-        heard = _told(CLIENT_CORE, ["benchmarks.serve_client", url], (sessions, seconds, first, pace))
+        with resident(self.replica) as seen:
+            heard = _told(CLIENT_CORE, ["benchmarks.serve_client", url], (sessions, seconds, first, pace))
         busy = cpu_seconds(self.process.pid) - busy
-        return Played(heard, busy, before, resident_mb(self.replica))
+        return Played(heard, busy, before, statistics.median(seen))
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,24 @@ class Bare:
 
 
 @contextlib.contextmanager
+def resident(pid: int, every: float = 1.0) -> Iterator[list[float]]:
+    """Fill a list with a process's resident memory in MB, for as long as the block runs; one at least."""
+    seen, over = [resident_mb(pid)], threading.Event()
+
+    def watch() -> None:
+        while not over.wait(every):
+            seen.append(resident_mb(pid))
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()
+
+
+@contextlib.contextmanager
 def server(name: str, pool: Path) -> Iterator[Server]:
     """Have a server for the block, or the engine alone."""
     if name == BARE:
@@ -96,20 +118,13 @@ def server(name: str, pool: Path) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def front(name: str, pool: Path) -> Iterator[Front]:
-    """Run a server for the block."""
+def front(name: str, pool: Path, *overrides: str) -> Iterator[Front]:
+    """Run a server for the block, with overrides of its configuration."""
     port = free_port(0)
-    own = ["benchmarks.serve_server", str(pool), "--port", str(port)]
-    rays = [
-        "raysr.cli",
-        "serve",
-        "--pool",
-        str(pool),
-        "--port",
-        str(port),
-        f"limits.sessions={MOST_SESSIONS}",
-    ]
-    modules = {"asgi": own, "alone": [*own, "--alone"], "serve": rays, "haproxy": rays}
+    chosen = [f"limits.sessions={MOST_SESSIONS}", *overrides]
+    own = ["benchmarks.serve_server", str(pool), "--port", str(port), *chosen]
+    rays = ["raysr.cli", "serve", "--pool", str(pool), "--port", str(port), *chosen]
+    modules = {"asgi": own, "alone": [own[0], "--alone", *own[1:]], "serve": rays, "haproxy": rays}
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
         "RAY_SERVE_ENABLE_HA_PROXY": str(int(name == "haproxy")),

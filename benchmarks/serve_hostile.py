@@ -5,7 +5,11 @@ python -m benchmarks.serve_hostile --pool POOL --cases 10000 --json results/serv
 Every case is drawn by its number: fuzzed messages in each dialect, broken frames and handshakes, ping floods, raw audio
 that is no number, containers and files with bits flipped or cut off, playlists, hours of silence in a small file,
 bodies that end early, clients that never read, and disconnects in every state. `--honest` sessions play recordings
-meanwhile. The server has one core, the clients another.
+meanwhile. The server has one core, the clients another. Files may hold two minutes of audio (`limits.upload_seconds`),
+since every hour of silence in a small one would keep the core busy for as long as it takes to hear that much.
+
+failures   answers of 500 and more that are not 503, and cases in which this benchmark itself failed
+rss_mb     memory before, at most, and when all are gone
 """
 
 import argparse
@@ -21,6 +25,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +39,9 @@ from benchmarks.serve_speech import Recording, recording
 
 THREADS = 12
 BUSY = 503
+UPLOAD_SECONDS = 120
+TOLD_EVERY = 500
+HARNESS = "this benchmark: "
 
 
 def main() -> None:
@@ -47,9 +55,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True, help="where the results go")
     options = parser.parse_args()
     os.sched_setaffinity(0, {int(CLIENT_CORE)})
-    with front("asgi", options.pool) as server:
-        results = measure(server, options.cases, options.honest, options.seconds)
     options.json.parent.mkdir(parents=True, exist_ok=True)
+    with front("asgi", options.pool, f"limits.upload_seconds={UPLOAD_SECONDS}") as server:
+        results = measure(server, options.cases, options.honest, options.seconds)
     options.json.write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps(results, indent=1))
 
@@ -61,25 +69,34 @@ def measure(server: Front, cases: int, honest: int, seconds: float) -> dict[str,
     alone = asyncio.run(_sessions(server.url, played, pace=0))
     before, peak = resident_mb(server.replica), [0.0]
     heard: list[Heard] = []
+    broken: list[str] = [session.error for session in alone if session.error]
 
     def go_on() -> None:
-        while not over.is_set():
-            heard.extend(asyncio.run(_sessions(server.url, played, pace=1)))
+        try:
+            while not over.is_set():
+                heard.extend(asyncio.run(_sessions(server.url, played, pace=1)))
+        except Exception as error:
+            broken.append(repr(error))
 
     def watch() -> None:
         while not over.wait(0.5):
             peak[0] = max(peak[0], resident_mb(server.replica))
 
-    others = [threading.Thread(target=go_on), threading.Thread(target=watch)]
+    others = [threading.Thread(target=run, daemon=True) for run in (go_on, watch)]
     for thread in others:
         thread.start()
-    began = time.monotonic()
-    with ThreadPoolExecutor(THREADS) as pool:
-        outcomes = Counter(pool.map(lambda number: case(server.url, number), range(cases)))
+    began, outcomes = time.monotonic(), Counter[tuple[str, str]]()
+    try:
+        with ThreadPoolExecutor(THREADS) as pool:
+            for done, outcome in enumerate(pool.map(lambda n: case(server.url, n), range(cases)), 1):
+                outcomes[outcome] += 1
+                if done % TOLD_EVERY == 0:
+                    print(f"{done} cases in {time.monotonic() - began:.0f} s: {outcomes}", flush=True)
+    finally:
+        over.set()
     took = time.monotonic() - began
-    over.set()
     for thread in others:
-        thread.join()
+        thread.join(60)
     texts = {session.recording: session.finals for session in alone}
     return {
         "cases": cases,
@@ -88,12 +105,12 @@ def measure(server: Front, cases: int, honest: int, seconds: float) -> dict[str,
         "failures": sum(
             n
             for (_, what), n in outcomes.items()
-            if what.isdigit() and int(what) >= 500 and int(what) != BUSY
+            if (what.isdigit() and int(what) >= 500 and int(what) != BUSY) or what.startswith(HARNESS)
         ),
         "internal": _internal(server.url),
         "alive": server.process.poll() is None,
         "honest_sessions": len(heard),
-        "honest_errors": [session.error for session in heard if session.error],
+        "honest_errors": broken + [session.error for session in heard if session.error],
         "honest_other_texts": sum(session.finals != texts[session.recording] for session in heard),
         "sessions_left": _left(server.url),
         "rss_mb": {"before": before, "peak": peak[0], "after": resident_mb(server.replica)},
@@ -106,8 +123,14 @@ def case(url: str, number: int) -> tuple[str, str]:
     (kind,) = draws.choices([kind for kind, _ in CASES], [share for _, share in CASES])
     try:
         status = kind(url, draws)
-    except (ConnectionClosed, InvalidHandshake, TimeoutError, OSError) as error:
-        return kind.__name__, "refused" if isinstance(error, ConnectionRefusedError) else "ended"
+    except ConnectionRefusedError:
+        return kind.__name__, "refused"
+    except TimeoutError:
+        return kind.__name__, "no answer in time"
+    except (ConnectionClosed, InvalidHandshake, HTTPException, OSError):
+        return kind.__name__, "ended"
+    except Exception as error:
+        return kind.__name__, HARNESS + repr(error)
     return kind.__name__, "ended" if status is None else str(status)
 
 

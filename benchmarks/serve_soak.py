@@ -5,7 +5,7 @@ python -m benchmarks.serve_soak --pool POOL --found results/serve.json --json re
 80% of the places that `benchmarks.serve` has found are always taken: who has played its recording of 10 to 60 s leaves,
 by a CloseStream three times out of four and without a word otherwise, and another one comes. The server has
 one core, the clients another. Memory is what is resident every minute: a line through the minutes after `--settle`
-tells its slope. Latencies are told for each fifth of the time.
+tells its slope. Latencies are told for each fifth of the time. What was seen is written every minute.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +48,16 @@ def main() -> None:
     sessions = options.sessions or int(SHARE * json.loads(options.found.read_text())["sessions"])
     os.sched_setaffinity(0, {int(CLIENT_CORE)})
     played = [recording(number, seconds) for number, seconds in enumerate(LENGTHS)]
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+
+    def tell(results: dict[str, Any]) -> None:
+        settled = results["rss_mb"][options.settle :]
+        results["memory"] = growth(settled) if len(settled) > 1 else {}
+        options.json.write_text(json.dumps(results, indent=1) + "\n")
+
     with front("asgi", options.pool) as server:
         texts = asyncio.run(alone(server, played))
-        results = asyncio.run(soak(server, played, sessions, 60 * options.minutes, texts))
-    settled = results["rss_mb"][options.settle :]
-    results["memory"] = growth(settled) if len(settled) > 1 else {}
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(results, indent=1) + "\n")
+        results = asyncio.run(soak(server, played, sessions, 60 * options.minutes, texts, tell=tell))
     print(json.dumps({key: value for key, value in results.items() if key != "rss_mb"}, indent=1))
 
 
@@ -72,6 +75,7 @@ async def soak(
     texts: Sequence[Sequence[str]],
     pace: float = 1.0,
     every: float = 60.0,
+    tell: Callable[[dict[str, Any]], object] = lambda seen: None,
 ) -> dict[str, Any]:
     """Have so many places taken for so long, and return what was seen.
 
@@ -83,10 +87,11 @@ async def soak(
         texts: the finals of each recording.
         pace: seconds that a second of a recording takes.
         every: seconds between looks at the server's memory.
+        tell: told what was seen so far at each look, and in the end.
     """
     began = time.monotonic()
     heard: list[tuple[float, Heard]] = []
-    left = 0
+    left, errors = 0, list[str]()
 
     async def place(number: int) -> None:
         nonlocal left
@@ -107,27 +112,35 @@ async def soak(
 
     resident: list[float] = []
 
+    def seen() -> dict[str, Any]:
+        late: list[list[float]] = [[] for _ in range(FIFTHS)]
+        for when, session in heard:
+            times = session.late.get("final_finalize", []) + session.late.get("final_stop", [])
+            late[min(FIFTHS - 1, int(FIFTHS * when / seconds))] += times
+        return {
+            "sessions": sessions,
+            "played": len(heard),
+            "left": left,
+            "errors": errors + [session.error for _, session in heard if session.error],
+            "other_texts": sum(
+                list(session.finals) != list(texts[session.recording]) for _, session in heard
+            ),
+            "finalisation_p95": [quantile(times, 95) for times in late],
+            "rss_mb": resident,
+        }
+
     async def watch() -> None:
         while True:
             resident.append(resident_mb(server.replica))
+            tell(seen())
             await asyncio.sleep(every)
 
     watching = asyncio.create_task(watch())
-    await asyncio.gather(*(place(number) for number in range(sessions)))
+    ended = await asyncio.gather(*(place(number) for number in range(sessions)), return_exceptions=True)
+    errors = [repr(error) for error in ended if error is not None]
     watching.cancel()
-    late: list[list[float]] = [[] for _ in range(FIFTHS)]
-    for when, session in heard:
-        times = session.late.get("final_finalize", []) + session.late.get("final_stop", [])
-        late[min(FIFTHS - 1, int(FIFTHS * when / seconds))] += times
-    return {
-        "sessions": sessions,
-        "played": len(heard),
-        "left": left,
-        "errors": [session.error for _, session in heard if session.error],
-        "other_texts": sum(list(session.finals) != list(texts[session.recording]) for _, session in heard),
-        "finalisation_p95": [quantile(times, 95) for times in late],
-        "rss_mb": resident,
-    }
+    tell(results := seen())
+    return results
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Literal
 
 import numpy as np
@@ -45,8 +45,9 @@ class Recording:
         """All that is said."""
         return " ".join(turn.text for turn in self.turns)
 
+    @cached_property
     def packets(self) -> list[tuple[bytes, bool]]:
-        """Return a tenth of a second each, and whether the client asks for a final after it."""
+        """A tenth of a second each, and whether the client asks for a final after it."""
         asked = {-(-round(turn.end * RATE) // PACKET) for turn in self.turns if turn.ending == "finalize"}
         starts = range(0, len(self.samples), PACKET)
         return [

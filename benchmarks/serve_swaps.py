@@ -5,18 +5,24 @@ python -m benchmarks.serve_swaps --pool POOL --json results/serve_swaps.json
 The newest entry of POOL and relatives of it, whose weights differ by 1% noise, are published one after the other to a
 pool that an endpoint serves, while `--sessions` clients play test utterances at real time. One of the publications is
 damaged, one has other tokens. Every final is decoded again, alone: by the model that it names, from the second on from
-which that model had heard the stream (`since`), in the masked full forward; texts have to be the same.
+which that model had heard the stream (`since`), in the masked full forward; texts have to be the same. The server has
+one core, the clients and the publisher another. What was published and heard is kept in `--work`.
 
+live_at_the_end  sessions that were still playing when all was published
 new_sessions_s   from a publication to the first session that begins on it
+rss_mb           memory with all sessions playing: before the first publication, at most, and after the last one
+other_texts      finals that are not what their model alone makes of the same samples
 """
 
 import argparse
 import asyncio
+import contextlib
 import copy
 import json
+import os
 import random
 import shutil
-import tempfile
+import statistics
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -31,8 +37,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
 from benchmarks.joined import RATE
-from benchmarks.processes import resident_mb
-from benchmarks.serve_fronts import Front, front
+from benchmarks.serve_fronts import CLIENT_CORE, Front, front, resident
 from benchmarks.serve_speech import Recording, recording
 from raysr.audio.fbank import Fbank
 from raysr.decode.events import Final
@@ -43,8 +48,11 @@ from raysr.pool import Entry, Pool, Recogniser, load_entry
 from raysr.text.tokeniser import Tokeniser, TokeniserConfig
 
 NOISE = 0.01
-EVERY_S = (4.0, 8.0)
-PATIENCE_S = 30.0
+RECORDINGS = 4
+EVERY_S = (8.0, 14.0)
+PER_PUBLICATION_S = 20.0
+SETTLE_S = 20.0
+PATIENCE_S = 60.0
 AFTER_S = 3.0
 
 
@@ -54,7 +62,7 @@ class Heard:
 
     recording: int
     finals: list[dict[str, Any]] = field(default_factory=list)
-    code: int = 0
+    code: int | None = None
 
 
 def main() -> None:
@@ -65,51 +73,66 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=20)
     parser.add_argument("--publications", type=int, default=50)
     parser.add_argument("--json", type=Path, required=True, help="where the results go")
+    parser.add_argument("--work", type=Path, default=Path("runs/benchmarks/serve_swaps"))
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        results = measure(options.pool, Path(folder) / "pool", options.sessions, options.publications)
+    shutil.rmtree(options.work, ignore_errors=True)
+    options.work.mkdir(parents=True)
+    results = measure(options.pool, options.work, options.sessions, options.publications)
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps(results, indent=1))
 
 
-def measure(source: Path, pool: Path, sessions: int, publications: int) -> dict[str, Any]:
+def measure(source: Path, work: Path, sessions: int, publications: int) -> dict[str, Any]:
     """Publish so many entries under so many sessions, and return what was seen."""
     base = Pool(source).latest()
     if base is None:
         raise SystemExit(f"error: {source} has no entry")
-    recogniser = load_entry(base)
+    pool, recogniser = work / "pool", load_entry(base)
     publish(pool, 0, recogniser)
-    with front("asgi", pool) as server:
-        before = resident_mb(server.replica)
-        seconds = publications * sum(EVERY_S) / 2 + 20
-        played = [recording(number, seconds) for number in range(4)]
-        heard, waits, refused = asyncio.run(_run(server, pool, recogniser, played, sessions, publications))
-        after = resident_mb(server.replica)
-    wrong, finals = compared(pool, heard, played)
-    return {
+    cores, threads = os.sched_getaffinity(0), torch.get_num_threads()
+    os.sched_setaffinity(0, {int(CLIENT_CORE)})
+    torch.set_num_threads(1)
+    try:
+        with front("asgi", pool) as server, resident(server.replica) as memory:
+            played = [
+                recording(number, publications * PER_PUBLICATION_S + 60) for number in range(RECORDINGS)
+            ]
+            swapped = asyncio.run(_run(server, pool, recogniser, played, sessions, publications, memory))
+    finally:
+        os.sched_setaffinity(0, cores)
+        torch.set_num_threads(threads)
+    heard = swapped.pop("heard")
+    results = {
         "sessions": sessions,
         "publications": publications,
-        "dropped": sum(session.code != 1000 for session in heard),
-        "finals": finals,
-        "other_texts": wrong,
+        "dropped": [session.code for session in heard if session.code != 1000],
         "versions_heard": len({_version(m) for session in heard for m in session.finals}),
-        "refused": refused,
-        "new_sessions_s": {"median": float(np.median(waits)), "most": max(waits)},
-        "rss_mb": {"before": before, "after": after},
+        **swapped,
     }
+    kept = [{"recording": session.recording, "finals": session.finals} for session in heard]
+    (work / "heard.json").write_text(json.dumps({**results, "heard": kept}))
+    return {**results, **compared(pool, heard, played)}
 
 
 async def _run(
-    server: Front, pool: Path, recogniser: Recogniser, played: Sequence[Recording], sessions: int, count: int
-) -> tuple[list[Heard], list[float], dict[str, str]]:
+    server: Front,
+    pool: Path,
+    recogniser: Recogniser,
+    played: Sequence[Recording],
+    sessions: int,
+    count: int,
+    memory: list[float],
+) -> dict[str, Any]:
     url, begin = server.url.replace("http", "ws"), time.monotonic() + 1
     over = asyncio.Event()
     heard = [Heard(number % len(played)) for number in range(sessions)]
     playing = [
-        asyncio.create_task(_play(url, played[h.recording], h, begin + random.Random(n).random(), over))
+        asyncio.create_task(_play(url, played[h.recording], h, begin + 5 * random.Random(n).random(), over))
         for n, h in enumerate(heard)
     ]
+    await asyncio.sleep(SETTLE_S)
+    looks = len(memory)
     draws, waits = random.Random(0), list[float]()
     damaged, foreign = count // 3, 2 * count // 3
     for number in range(1, count + 1):
@@ -118,11 +141,25 @@ async def _run(
         await asyncio.to_thread(publish, pool, number, recogniser, bad)
         if bad is None:
             waits.append(await _until_new(url, name(number)))
+            print(f"{name(number)}: {waits[-1]:g} s, {memory[-1]:g} MB", flush=True)
         await asyncio.sleep(draws.uniform(*EVERY_S) / 2)
+    after = len(memory)
+    await asyncio.sleep(SETTLE_S)
+    level = {
+        "before": statistics.median(memory[looks // 2 : looks]),
+        "peak": max(memory),
+        "after": statistics.median(memory[(after + len(memory)) // 2 :]),
+    }
+    live = sum(session.code is None for session in heard)
     over.set()
     await asyncio.gather(*playing)
-    refused = await asyncio.to_thread(_refused, server)
-    return heard, waits, refused
+    return {
+        "heard": heard,
+        "live_at_the_end": live,
+        "refused": await asyncio.to_thread(_refused, server),
+        "new_sessions_s": {"median": float(np.median(waits)), "most": max(waits), "all": waits},
+        "rss_mb": level,
+    }
 
 
 async def _play(url: str, played: Recording, heard: Heard, begin: float, over: asyncio.Event) -> None:
@@ -131,7 +168,7 @@ async def _play(url: str, played: Recording, heard: Heard, begin: float, over: a
         async with connect(f"{url}/v1/listen?encoding=linear16&sample_rate={RATE}", max_size=None) as socket:
 
             async def send() -> None:
-                for number, (packet, asks) in enumerate(played.packets(), 1):
+                for number, (packet, asks) in enumerate(played.packets, 1):
                     await asyncio.sleep(max(0.0, begin + number / 10 - time.monotonic()))
                     await socket.send(packet)
                     if asks:
@@ -155,10 +192,13 @@ async def _until_new(url: str, version: str) -> float:
     """Return the seconds until a session that begins is heard by a version."""
     began = time.monotonic()
     while time.monotonic() < began + PATIENCE_S:
-        async with connect(f"{url}/v1/listen?encoding=linear16&sample_rate={RATE}") as socket:
-            await socket.send('{"type": "CloseStream"}')
-            if _version(json.loads(await socket.recv())) == version:
-                return round(time.monotonic() - began, 3)
+        with contextlib.suppress(WebSocketException, OSError):
+            address = f"{url}/v1/listen?encoding=linear16&sample_rate={RATE}"
+            async with connect(address, open_timeout=PATIENCE_S) as socket:
+                begins = time.monotonic() - began
+                await socket.send('{"type": "CloseStream"}')
+                if _version(json.loads(await socket.recv())) == version:
+                    return round(begins, 3)
         await asyncio.sleep(0.2)
     return PATIENCE_S
 
@@ -209,21 +249,31 @@ def relative(recogniser: Recogniser, seed: int) -> Recogniser:
     return replace(recogniser, model=model)
 
 
-def compared(pool: Path, heard: Sequence[Heard], played: Sequence[Recording]) -> tuple[int, int]:
-    """Return how many finals differ from those of their version alone, and how many there are."""
+def compared(pool: Path, heard: Sequence[Heard], played: Sequence[Recording]) -> dict[str, Any]:
+    """Return how many finals there are, and which differ from those of their version alone."""
     entries: dict[str, Entry] = {entry.name: entry for entry in Pool(pool).entries()}
     passages: dict[str, list[Passage]] = defaultdict(list)
     for session in heard:
         for passage in passages_of(session, played[session.recording].samples):
             passages[passage.version].append(passage)
-    wrong = finals = 0
+    others, finals = list[dict[str, Any]](), 0
     for version, found in passages.items():
         recogniser = load_entry(entries[version])
         for passage in found:
             alone = decoded_alone(recogniser, passage.samples)
             finals += len(passage.texts)
-            wrong += sum(text not in alone[n : n + 1] for n, text in enumerate(passage.texts))
-    return wrong, finals
+            for place, text in enumerate(passage.texts):
+                if text not in alone[place : place + 1]:
+                    others.append(
+                        {
+                            "version": version,
+                            "since": passage.since,
+                            "text": text,
+                            "alone": alone,
+                            "place": place,
+                        }
+                    )
+    return {"finals": finals, "other_texts": len(others), "others": others}
 
 
 @dataclass(frozen=True)
@@ -234,6 +284,7 @@ class Passage:
     """
 
     version: str
+    since: float
     samples: np.ndarray
     texts: list[str]
 
@@ -255,7 +306,7 @@ def passages_of(session: Heard, samples: np.ndarray) -> Iterator[Passage]:
         texts = [message["channel"]["alternatives"][0]["transcript"] for message in messages]
         if any(texts):
             heard = samples[round(since * RATE) : round(end * RATE)]
-            yield Passage(version, heard, [text for text in texts if text])
+            yield Passage(version, since, heard, [text for text in texts if text])
 
 
 def decoded_alone(recogniser: Recogniser, samples: np.ndarray) -> list[str]:

@@ -42,7 +42,8 @@ class RunPart(Config):
         dir: the run's folder; a relative one is in the working folder, in a Ray job in ``RAYSR_STORAGE``.
         cycles: turns of the loop.
         seed: of every draw.
-        tracking: where the run's numbers go as well: ``tensorboard``, ``mlflow``, ``wandb``.
+        tracking: where the run's numbers go as well: ``tensorboard``, ``ray`` (its dashboard and Prometheus),
+            ``mlflow``, ``wandb``.
         canary: transcribed utterances of dev that the teachers of every cycle label too, at most; filters and the
             report see by them what a label is worth. 0 does without.
     """
@@ -51,7 +52,7 @@ class RunPart(Config):
     cycles: int = Field(default=3, ge=1)
     seed: int = 1
     canary: int = Field(default=200, ge=0)
-    tracking: list[Kind] = Field(default=["tensorboard"])
+    tracking: list[Kind] = Field(default=["tensorboard", "ray"])
 
 
 class DataPart(Config):

@@ -41,7 +41,7 @@ from raysr.ipl.scoring import label_report, lineage, score_student
 from raysr.ipl.segmentation import Segmentation
 from raysr.ipl.steps import Steps
 from raysr.ipl.tracking.follower import followed
-from raysr.ipl.tracking.trackers import trackers
+from raysr.ipl.tracking.trackers import FORGETFUL, trackers
 from raysr.pool import Entry, Pool
 
 
@@ -263,7 +263,10 @@ def open_run(
         if not use_ray:
             yield run
             return
-        with connect(config.cluster, python_path) as connection, followed(folder, told, progress.say):
+        with (
+            connect(config.cluster, python_path) as connection,
+            followed(folder, told, progress.say, forgetful=FORGETFUL),
+        ):
             run.connection = connection
             if connection.dashboard_hint:
                 progress.say(f"dashboard: {connection.dashboard_hint}")

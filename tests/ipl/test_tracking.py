@@ -5,6 +5,7 @@ import json
 import os
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from typing import Any
 import pytest
 
 from raysr.errors import ConfigError
+from raysr.ipl.events import Events
 from raysr.ipl.tracking import follower
 from raysr.ipl.tracking import trackers as known
-from raysr.ipl.tracking.follower import Follower, Numbers, followed, numbers
+from raysr.ipl.tracking.follower import Follower, Numbers, Tracker, followed, numbers
 from raysr.ipl.tracking.trackers import Kind, trackers
 
 CONFIG = {"run": {"dir": "runs/x"}, "trainer": {"steps": 4, "lr": 0.5}}
@@ -35,7 +37,7 @@ def report(run: Path, cycle: int, wer: float) -> None:
     )
 
 
-class Told:
+class Told(Tracker):
     """A tracker that remembers; breaks where it is told to."""
 
     def __init__(self, breaks: Callable[[], bool] = lambda: False) -> None:
@@ -77,6 +79,33 @@ def test_everything_is_told_once_also_after_a_restart(tmp_path: Path) -> None:
     ]
     assert second.closed
     assert said == []
+
+
+def test_one_that_forgets_is_told_all_of_it_again(tmp_path: Path) -> None:
+    train(tmp_path, 0, {"step": 1, "loss": 3.0})
+    for _ in range(2):
+        told, stays = Told(), Told()
+        makers = {"told": lambda told=told: told, "stays": lambda stays=stays: stays}
+        with followed(tmp_path, makers, lambda line: pytest.fail(line), forgetful=["told"]):
+            pass
+        assert told.all == [("training", 0, 1, {"loss": 3.0})]
+    assert stays.all == []
+    assert not (tmp_path / "tracking" / "told.json").exists()
+
+
+def test_steps_are_told_as_they_begin_and_end(tmp_path: Path) -> None:
+    tracker, steps = Told(), list[tuple[int, str, float | None]]()
+    events = Events(tmp_path / "events.jsonl")
+    events.add("run started", python="3.11")
+    tracker.step = lambda *told: steps.append(told)  # type: ignore[method-assign]
+    watching = Follower(tmp_path, "told", lambda: tracker, lambda line: pytest.fail(line))
+    with events.step(2, "label"):
+        watching.look()
+        assert steps == [(2, "label", None)]
+    watching.look()
+    (_, (cycle, name, seconds)) = steps
+    assert (cycle, name) == (2, "label")
+    assert seconds is not None
 
 
 def test_a_tracker_that_breaks_is_left_alone_and_misses_nothing_later(tmp_path: Path) -> None:
@@ -170,6 +199,7 @@ def tell(run: Path, kind: Kind) -> None:
     with followed(run, trackers([kind], run, CONFIG), lambda line: pytest.fail(line)):
         pass
     report(run, 0, 0.25)
+    Events(run / "events.jsonl").add("step ended", cycle=0, step="train", seconds=7.5)
     train(run, 1, {"step": 10, "loss": 2.0})
     with followed(run, trackers([kind], run, CONFIG), lambda line: pytest.fail(line)):
         pass
@@ -188,6 +218,7 @@ def test_tensorboard_has_a_curve_a_cycle_and_one_over_cycles(tmp_path: Path) -> 
         ("cycle-001", "train/loss", 10): 2.0,
         ("cycles", "cycle/kept_h", 0): 1.5,
         ("cycles", "cycle/wer/lm/clean", 0): 0.25,
+        ("cycles", "cycle/seconds/train", 0): 7.5,
     }
 
 
@@ -208,6 +239,7 @@ def test_mlflow_has_one_run_with_its_configuration(tmp_path: Path, monkeypatch: 
     assert [(point.step, point.value) for point in curve] == [(10, 3.0), (20, 2.5)]
     assert found.data.metrics["cycle-001/loss"] == 2.0
     assert found.data.metrics["cycle/wer/lm/clean"] == 0.25
+    assert found.data.metrics["cycle/seconds/train"] == 7.5
 
 
 def test_wandb_keeps_a_run_offline_without_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,10 +250,15 @@ def test_wandb_keeps_a_run_offline_without_a_key(tmp_path: Path, monkeypatch: py
     run = tmp_path / "a-run"
     run.mkdir()
     tell(run, "wandb")
-    kept = [file.read_bytes() for file in (run / "wandb").rglob("*.wandb")]
+    deadline = time.monotonic() + 30
+    while True:  # a process of W&B's writes them
+        kept = [file.read_bytes() for file in (run / "wandb").rglob("*.wandb")]
+        missing = [name for name in (b"cycle-000/loss", b"wer/lm/clean") if name not in b"".join(kept)]
+        if not missing:
+            break
+        assert time.monotonic() < deadline, missing
+        time.sleep(0.2)
     assert len(kept) == 2, "one for each time it was started"
-    assert b"cycle-000/loss" in b"".join(kept)
-    assert b"wer/lm/clean" in b"".join(kept)
 
 
 def test_mlflow_without_a_place_to_keep_things_is_told_at_once(

@@ -90,6 +90,32 @@ def test_every_letter_of_unicode_is_stable() -> None:
     assert normalise(text) == text
 
 
+def _letters(text: str) -> str:
+    """Return letters and digits, compatibility forms and case folded until nothing changes."""
+    folded = unicodedata.normalize("NFKC", text).lower()
+    if folded != text:
+        return _letters(folded)
+    return "".join(c for c in text if unicodedata.category(c)[0] == "L" or unicodedata.category(c) == "Nd")
+
+
+def test_no_letter_and_no_digit_of_unicode_is_lost() -> None:
+    apostrophes, in_words, said = "’‘ʼ`´ŉ", set("0123456789"), "℃℉🅬"
+    for code in range(sys.maxunicode + 1):
+        kept = _letters(chr(code))
+        if kept and not in_words.intersection(kept) and chr(code) not in apostrophes + said:
+            assert _letters(normalise(chr(code))) == kept, f"U+{code:04X}"
+
+
+FOREIGN = st.characters(categories=["L", "M", "Nd", "Zs"]).filter(
+    lambda c: not (_letters(c) or "é").isascii() and not "\u1100" <= c <= "\u11ff"
+)
+
+
+@given(st.text(FOREIGN | st.sampled_from(" -,。、")))
+def test_no_script_is_lost_in_any_text(text: str) -> None:
+    assert _letters(normalise(text)) == _letters(text).replace("ʼ", "")
+
+
 @given(st.integers(0, 10**15 - 1))
 def test_grouping_commas_change_nothing_but_years(number: int) -> None:
     spelt = normalise(f"{number:,}")

@@ -8,7 +8,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import methodcaller
 from pathlib import Path
@@ -30,8 +30,13 @@ class Tracker(Protocol):
     def cycle(self, number: int, numbers: Numbers) -> None:
         """Take what a cycle came to."""
 
+    def step(self, cycle: int, name: str, seconds: float | None) -> None:
+        """Take that a step of a cycle has begun, or how long it took."""
+        if seconds is not None:
+            self.cycle(cycle, {f"seconds/{name}": seconds})
+
     def flush(self) -> None:
-        """See to it that what was taken is kept."""
+        """See to it that what was taken is kept; called at every look, also where nothing is new."""
 
     def close(self) -> None:
         """Take no more."""
@@ -45,15 +50,22 @@ class Follower:
         name: of the tracker.
         make: makes it, when there is something to tell.
         say: prints a line. An error of the tracker's ends the telling, and nothing else.
+        lasting: whether the tracker keeps what it is told; one that does not is told all of it at each start.
     """
 
     def __init__(
-        self, folder: Path, name: str, make: Callable[[], Tracker], say: Callable[[str], object]
+        self,
+        folder: Path,
+        name: str,
+        make: Callable[[], Tracker],
+        say: Callable[[str], object],
+        lasting: bool = True,
     ) -> None:
         self._folder, self._tracker_name, self._make, self._say = folder, name, make, say
         self._tracker: Tracker | None = None
         self._state = folder / "tracking" / f"{name}.json"
-        self._told: dict[str, int] = self._known()
+        self._lasting = lasting
+        self._told: dict[str, int] = self._known() if lasting else {}
         self._broken = False
 
     def look(self) -> None:
@@ -65,7 +77,9 @@ class Follower:
                 self._tracker = self._tracker or self._make()
                 for tell in new:
                     tell(self._tracker)
+            if self._tracker is not None:
                 self._tracker.flush()
+            if new and self._lasting:
                 self._state.parent.mkdir(parents=True, exist_ok=True)
                 write_json(self._state, self._told)
         except Exception as error:  # a library's, or its server's
@@ -92,6 +106,9 @@ class Follower:
 
     def _new(self) -> Iterator[Callable[[Tracker], None]]:
         """Yield what is to be told, in order, and take it for told."""
+        for row in self._rows(self._folder / "events.jsonl"):
+            if row.get("event") in ("step began", "step ended"):
+                yield methodcaller("step", int(row["cycle"]), str(row["step"]), row.get("seconds"))
         for folder in sorted(self._folder.glob("cycles/[0-9]*")):
             cycle, report = int(folder.name), folder / "report.json"
             for row in self._rows(folder / "train" / "metrics.jsonl"):
@@ -137,10 +154,12 @@ def followed(
     trackers: Mapping[str, Callable[[], Tracker]],
     say: Callable[[str], object],
     every: float = EVERY_S,
+    forgetful: Collection[str] = (),
 ) -> Iterator[None]:
     """Tell trackers of a run, every so many seconds and at its end, for as long as the block runs.
 
-    One that does not answer in :data:`CLOSING_S` at the end is left behind.
+    Those that are ``forgetful`` are told all of it from the beginning. One that does not answer in
+    :data:`CLOSING_S` at the end is left behind.
     """
     over = threading.Event()
 
@@ -151,7 +170,10 @@ def followed(
 
     threads = {
         name: threading.Thread(
-            target=follow, args=(Follower(folder, name, make, say),), name=f"raysr-{name}", daemon=True
+            target=follow,
+            args=(Follower(folder, name, make, say, lasting=name not in forgetful),),
+            name=f"raysr-{name}",
+            daemon=True,
         )
         for name, make in trackers.items()
     }

@@ -1,4 +1,4 @@
-"""TensorBoard, MLflow and Weights & Biases, each told of a run's numbers in its own way.
+"""TensorBoard, Ray's own metrics, MLflow and Weights & Biases, each told of a run's numbers in its own way.
 
 MLflow and W&B are no dependencies of ours: who wants one installs it, and sets it up by its own environment variables
 (``MLFLOW_TRACKING_URI``, ``WANDB_API_KEY``, …).
@@ -7,6 +7,7 @@ MLflow and W&B are no dependencies of ours: who wants one installs it, and sets 
 import hashlib
 import importlib.util
 import os
+import re
 import socket
 import struct
 import time
@@ -18,13 +19,16 @@ from typing import Any, Literal
 from raysr.errors import ConfigError
 from raysr.ipl.tracking.follower import Numbers, Tracker
 
-Kind = Literal["tensorboard", "mlflow", "wandb"]
+Kind = Literal["tensorboard", "ray", "mlflow", "wandb"]
 MODULES: Mapping[Kind, tuple[str, str]] = {
     "tensorboard": ("tensorboardX", "tensorboardX"),
+    "ray": ("ray", "ray"),
     "mlflow": ("mlflow", "mlflow-skinny"),
     "wandb": ("wandb", "wandb"),
 }
 """What is imported, and what is installed."""
+FORGETFUL: tuple[Kind, ...] = ("ray",)
+"""Those that keep nothing of what they are told when they end."""
 EXPERIMENT = "raysr"
 LONGEST = 500
 """Characters of a parameter that MLflow takes."""
@@ -51,11 +55,11 @@ def trackers(
             "set MLFLOW_TRACKING_URI to a server, or pip install mlflow"
         )
     classes: dict[Kind, Callable[[Path, Mapping[str, Any]], Tracker]]
-    classes = {"tensorboard": TensorBoard, "mlflow": MlFlow, "wandb": WandB}
+    classes = {"tensorboard": TensorBoard, "ray": RayGauges, "mlflow": MlFlow, "wandb": WandB}
     return {kind: partial(classes[kind], folder, config) for kind in kinds}
 
 
-class TensorBoard:
+class TensorBoard(Tracker):
     """Event files under ``tensorboard/`` of the run: a curve for every cycle, and one over cycles.
 
     Written here, event by event: tensorboardX's own writer keeps a thread and a buffer, which a full disk makes noisy.
@@ -109,7 +113,59 @@ def _record(**content: Any) -> bytes:
     )
 
 
-class MlFlow:
+class RayGauges(Tracker):
+    """Gauges of Ray's with the newest numbers: on the dashboard, and wherever Prometheus scrapes Ray.
+
+    Names begin with ``ray_raysr_`` there: ``training_…`` as in :class:`raysr.train.metrics.StepMetrics`, ``cycle_…`` as
+    in a cycle's report, ``step_running`` (1 while it does) and ``step_seconds``; each is tagged with run and cycle.
+    They are set again and again, since Ray drops what is not, and so are gone soon after the driver.
+    """
+
+    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+        self._run = folder.resolve().name
+        self._made: dict[str, Any] = {}
+        self._newest: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+
+    def training(self, cycle: int, step: int, numbers: Numbers) -> None:
+        """Set what the newest step that is reported says."""
+        for name, value in {"step": float(step), **numbers}.items():
+            self._set(f"training_{name}", "Of the newest step that was reported.", value, cycle=cycle)
+
+    def cycle(self, number: int, numbers: Numbers) -> None:
+        """Set what the cycle came to; word error rates are tagged with method and set."""
+        for name, value in numbers.items():
+            told = "Of the cycle's report."
+            if (parts := name.split("/"))[0] == "wer" and len(parts) == 3:
+                self._set("cycle_wer", told, value, cycle=number, method=parts[1], set=parts[2])
+            else:
+                self._set(f"cycle_{name}", told, value, cycle=number)
+
+    def step(self, cycle: int, name: str, seconds: float | None) -> None:
+        """Set whether a step runs, and what it took."""
+        told = "1 while this step of the cycle runs."
+        self._set("step_running", told, float(seconds is None), cycle=cycle, step=name)
+        if seconds is not None:
+            self._set("step_seconds", "What this step took.", seconds, cycle=cycle, step=name)
+
+    def flush(self) -> None:
+        """Set them all once more."""
+        for (name, tags), value in self._newest.items():
+            self._made[name].set(value, dict(tags))
+
+    def close(self) -> None:
+        """Leave them: Ray drops them soon."""
+
+    def _set(self, name: str, told: str, value: float, **tags: object) -> None:
+        from ray.util.metrics import Gauge
+
+        if name not in self._made:
+            own = re.sub(r"[^a-zA-Z0-9_]", "_", f"raysr_{name}")
+            self._made[name] = Gauge(own, told, ("run", *tags))
+        tagged = (("run", self._run), *((tag, str(of)) for tag, of in tags.items()))
+        self._newest[name, tagged] = value
+
+
+class MlFlow(Tracker):
     """One MLflow run for a run; without ``MLFLOW_TRACKING_URI`` it is kept in ``mlflow.db`` of the run."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
@@ -157,7 +213,7 @@ class MlFlow:
         self._waiting += [Metric(f"{prefix}/{name}", value, now, step) for name, value in numbers.items()]
 
 
-class WandB:
+class WandB(Tracker):
     """One W&B run for a run; without an API key it is kept offline, under ``wandb/`` of the run."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
