@@ -61,7 +61,8 @@ def condition_sets(folder: Path) -> dict[str, list[Utterance]]:
     sets["names"] = [u for u in clean if corpus.open_names.intersection((u.text or "").split())]
     sets["engine"] = list(corpus.tests["engine"])
     sets[SPONTANEOUS] = shards_once(folder / SPONTANEOUS, _spontaneous)
-    sets[SWITCHED] = [u for u in two_languages(folder / "languages")["test"] if u.tags["switched"] == "yes"]
+    both = two_languages(folder / "languages", wanted=["test"])["test"]
+    sets[SWITCHED] = [u for u in both if u.tags["switched"] == "yes"]
     return sets
 
 

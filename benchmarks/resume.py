@@ -36,6 +36,7 @@ from raysr.evaluate.bootstrap import difference_interval, wer_interval
 from raysr.train.job import TrainJob
 
 EXACT = ("worker", "driver", "node")
+PARTS = EXACTLY, ELASTIC = "faults", "elastic"
 
 
 def main() -> None:
@@ -44,7 +45,8 @@ def main() -> None:
     )
     parser.add_argument("--faults", type=int, default=20, help="a tenth of them elastic, at least one")
     parser.add_argument("--seed", type=int, default=1, help="of steps and victims")
-    parser.add_argument("--json", type=Path, required=True, help="where the results go")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--json", type=Path, required=True, help="where the results go; parts of it stay")
     parser.add_argument("--work", type=Path, default=Path("runs/benchmarks/resume"))
     options = parser.parse_args()
     work, rng = options.work.absolute(), np.random.default_rng(options.seed)
@@ -52,13 +54,15 @@ def main() -> None:
     (work / "seen").mkdir(parents=True)
     elastic = max(1, options.faults // 10)
     each = -(-(options.faults - elastic) // len(EXACT))
-    with Nodes(2, work, {FOLDER: str(work / "seen")}) as nodes:
-        results = {
-            "faults": faults(nodes, exact_job(work, each), each, rng),
-            "elastic": elasticity(nodes, elastic_job(work, elastic), elastic, work / "seen", rng),
-        }
+    results: dict[str, Any] = json.loads(options.json.read_text()) if options.json.exists() else {}
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(results, indent=1) + "\n")
+    with Nodes(2, work, {FOLDER: str(work / "seen")}) as nodes:
+        for part in options.only:
+            if part == EXACTLY:
+                results[part] = faults(nodes, exact_job(work, each), each, rng)
+            else:
+                results[part] = elasticity(nodes, elastic_job(work, elastic), elastic, work / "seen", rng)
+            options.json.write_text(json.dumps(results, indent=1) + "\n")
     print(as_table(results))
 
 
@@ -88,7 +92,7 @@ def elasticity(
     for file in seen.glob("*"):
         file.unlink()
     with Run(nodes, moved(job, "elastic"), 1, count, rng) as run:
-        struck = disturb(run, "elastic", count, rng)
+        struck = disturb(run, ELASTIC, count, rng)
         errors["disturbed"], _ = errors_and_words(job, run.end())
     taken = account(job, seen)
     wer = {name: wer_interval(counts, words) for name, counts in errors.items()}

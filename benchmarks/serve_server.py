@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--alone", action="store_true")
     parser.add_argument("overrides", nargs="*", help="of the configuration: dotted.key=value")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     if options.alone:
         Engine._next = next_alone  # type: ignore[method-assign]
     config = ServingConfig.parse(apply_overrides({"pool": options.pool}, options.overrides))

@@ -8,7 +8,7 @@ variants, which has the same voice in either language. Sentences and speakers of
 import random
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
@@ -80,13 +80,16 @@ Pieces = list[tuple[str, str]]
 """Of a sentence: language and words, alternating."""
 
 
-def two_languages(folder: Path, scale: float = 1.0) -> dict[str, list[Utterance]]:
-    """Return the parts of the corpus in ``folder``, writing those that are missing; ``scale`` shrinks them."""
+def two_languages(
+    folder: Path, scale: float = 1.0, wanted: Collection[str] = tuple(PARTS)
+) -> dict[str, list[Utterance]]:
+    """Return parts of the corpus in ``folder``, writing those that are missing; ``scale`` shrinks them."""
     drawn = sentences(SEED)
     parts: dict[str, list[Utterance]] = {}
     for name, (count, variants) in PARTS.items():
         chosen = list(islice(drawn, max(1, round(count * scale))))
-        parts[name] = shards_once(folder / name, partial(_spoken, name, chosen, variants))
+        if name in wanted:
+            parts[name] = shards_once(folder / name, partial(_spoken, name, chosen, variants))
     return parts
 
 

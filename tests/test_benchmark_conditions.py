@@ -3,6 +3,7 @@
 import random
 import unicodedata
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -65,9 +66,7 @@ def test_condition_sets_are_the_same_speech(tmp_path: Path, monkeypatch: pytest.
     few = {name: part.sample(12, seed=1) for name, part in corpus.tests.items()}
     monkeypatch.setattr(type(corpus), "tests", property(lambda self: few))
     monkeypatch.setattr("benchmarks.conditions_sets.SPONTANEOUS_COUNT", 4)
-    monkeypatch.setattr(
-        "benchmarks.conditions_sets.two_languages", lambda folder: two_languages(folder, scale=0.02)
-    )
+    monkeypatch.setattr("benchmarks.conditions_sets.two_languages", partial(two_languages, scale=0.02))
     sets = condition_sets(tmp_path)
     clean = [(u.text, u.speaker) for u in few["clean"]]
     for name in ("music10", "music5", "music0", "far", *DONE):
