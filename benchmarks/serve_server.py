@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="of the configuration: dotted.key=value")
     options = parser.parse_intermixed_args()
     if options.alone:
-        Engine._next = next_alone  # type: ignore[method-assign]
+        Engine._next = next_alone
     config = ServingConfig.parse(apply_overrides({"pool": options.pool}, options.overrides))
     uvicorn.run(build_app(config), port=options.port, log_level="warning", ws="websockets-sansio")
 

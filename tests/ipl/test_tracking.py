@@ -94,11 +94,15 @@ def test_one_that_forgets_is_told_all_of_it_again(tmp_path: Path) -> None:
 
 
 def test_steps_are_told_as_they_begin_and_end(tmp_path: Path) -> None:
-    tracker, steps = Told(), list[tuple[int, str, float | None]]()
+    steps: list[tuple[int, str, float | None]] = []
+
+    class Steps(Told):
+        def step(self, cycle: int, name: str, seconds: float | None) -> None:
+            steps.append((cycle, name, seconds))
+
     events = Events(tmp_path / "events.jsonl")
     events.add("run started", python="3.11")
-    tracker.step = lambda *told: steps.append(told)  # type: ignore[method-assign]
-    watching = Follower(tmp_path, "told", lambda: tracker, lambda line: pytest.fail(line))
+    watching = Follower(tmp_path, "told", Steps, lambda line: pytest.fail(line))
     with events.step(2, "label"):
         watching.look()
         assert steps == [(2, "label", None)]
