@@ -87,6 +87,7 @@ class Decoding:
             ) from None
         finally:
             reading.cancel()
+            await asyncio.wait({reading})
         if kind == b"e":
             raise AudioError(content.decode())
         return kind, content
@@ -95,6 +96,9 @@ class Decoding:
         """End the process."""
         if self._process.returncode is None:
             self._process.kill()
+        assert self._process.stdout is not None
+        while await self._process.stdout.read(1 << 16):
+            pass  # asyncio notices the end of a process whose output is not read only from Python 3.13 on
         await self._process.wait()
 
     async def _read(self) -> tuple[bytes, bytes]:

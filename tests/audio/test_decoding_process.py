@@ -103,10 +103,15 @@ def test_a_process_that_comes_to_no_end_is_given_up(monkeypatch: pytest.MonkeyPa
     assert found[0] not in children()
 
 
-def test_who_stops_asking_ends_the_process() -> None:
+@pytest.mark.parametrize("after", [0, 0.5])
+def test_who_stops_asking_ends_the_process(after: float) -> None:
+    """At once, and when so much has been decoded ahead that no more is read."""
+
     async def left() -> int:
         blocks, process = await first_block("left.wav")
-        await blocks.aclose()
+        await asyncio.sleep(after)
+        async with asyncio.timeout(30):
+            await blocks.aclose()
         return process
 
     assert asyncio.run(left()) not in children()
