@@ -41,6 +41,7 @@ MEASURES: Mapping[str, Measure] = {
     "audio_seconds": Measure("counter", "audio that was recognised; rounds by this are the real-time factor"),
     "busy_seconds": Measure("counter", "the engine's rounds together"),
     "model_info": Measure("gauge", "1 for the model in use", ("version",)),
+    "refused_entries": Measure("gauge", "entries of the pool that are not served: /healthz says why"),
 }
 
 

@@ -126,13 +126,13 @@ class ServerState:
         self.metrics.record("sessions", self.streams.taken)
         self.metrics.record("uploads", self.uploads.taken)
         self.metrics.record("lag_seconds", self.lag)
+        self.metrics.record("refused_entries", len(self.watcher.refused))
         version = self.watcher.current.version if self.watcher.current else None
-        if version != self._told:
-            if self._told:
-                self.metrics.record("model_info", 0, version=self._told)
-            if version:
-                self.metrics.record("model_info", 1, version=version)
-            self._told = version
+        if self._told and version != self._told:
+            self.metrics.record("model_info", 0, version=self._told)
+        if version:  # each time: Ray forgets a gauge that is not set for a while
+            self.metrics.record("model_info", 1, version=version)
+        self._told = version
 
     def health(self) -> dict[str, Any]:
         """Return what ``/healthz`` answers."""
