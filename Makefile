@@ -11,7 +11,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
 .DEFAULT_GOAL := install
-.PHONY: install demo test bench check-gpu lint clean help
+.PHONY: install demo test bench check-gpu lint docs clean help
 
 install: $(VENV)/.raysr  ## prepare .venv with raysr
 
@@ -52,6 +52,10 @@ bench: $(VENV)/.raysr-test  ## measure most of what docs/results.md quotes (hour
 check-gpu: $(VENV)/.raysr  ## train, decode and stream on this machine's GPU, and compare with its CPU; without Ray
 	$(BIN)/raysr check-gpu
 
+docs: $(VENV)/.raysr-docs  ## build the documentation into build/docs; a warning is an error
+	$(BIN)/sphinx-build -W --keep-going -n -q docs build/docs
+	@echo build/docs/index.html
+
 clean:  ## remove .venv, build outputs and caches; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -71,5 +75,9 @@ $(VENV)/.raysr: pyproject.toml | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.raysr-test: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e '.[teachers,voices,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e '.[teachers,voices,docs,test]'
+	@touch $@ $(VENV)/.raysr $(VENV)/.raysr-docs
+
+$(VENV)/.raysr-docs: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e '.[docs]'
 	@touch $@ $(VENV)/.raysr
