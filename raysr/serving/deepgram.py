@@ -85,6 +85,7 @@ class Deepgram:
 
     name = "deepgram"
     keeps_alive = True
+    eager = False
 
     def __init__(self, query: ListenQuery) -> None:
         self.id = str(uuid.uuid4())

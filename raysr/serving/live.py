@@ -24,6 +24,9 @@ STEP_SECONDS = 1.0
 PAUSE_SECONDS = 2.0
 """Without audio or a request, after which a stream takes a newer model whatever was open: an old one has to go."""
 
+HELD_SECONDS = 1.0
+"""That audio waits at most for what it lacks to be recognised."""
+
 _Command = np.ndarray | Literal["finalize", "finish", "refresh"]
 
 
@@ -49,6 +52,9 @@ class Step:
 class LiveStream:
     """Joins a socket to a :class:`Session`; every method runs on the event loop, every step in the engine.
 
+    Audio waits here until there is enough of it for the encoder, so that a step costs the same however small the pieces
+    are that it comes in.
+
     Args:
         session: the session to step; it takes the watcher's newest model at its next segment.
         rate: of the samples pushed, in Hz.
@@ -56,6 +62,7 @@ class LiveStream:
         queued_seconds: :meth:`push` waits while more audio than this is queued, so that a client that sends faster
             than we recognise is slowed down by its own socket and memory stays bounded.
         kept: takes what is said, as far as the configuration keeps it.
+        eager: whether there is a step for each piece of audio at once, also where it brings nothing.
     """
 
     def __init__(
@@ -67,12 +74,13 @@ class LiveStream:
         rate: int,
         queued_seconds: float,
         kept: Recording,
+        eager: bool = False,
     ) -> None:
         self.received = 0.0
         self._kept = kept
         self._session, self._watcher, self._engine, self._metrics = session, watcher, engine, metrics
         self._latency = Latency()
-        self._rate, self._limit = rate, queued_seconds
+        self._rate, self._limit, self._eager = rate, queued_seconds, eager
         self._inbox: deque[_Command] = deque()
         self._changed = asyncio.Condition()
         self._recognised = 0.0
@@ -86,8 +94,9 @@ class LiveStream:
 
     @property
     def lag(self) -> float:
-        """Seconds since the oldest audio that is not recognised yet has come."""
-        return self._latency.age(self._recognised, time.monotonic())
+        """Seconds since the oldest audio has come that could be recognised and is not yet."""
+        ready = self._busy or self._ready()
+        return self._latency.age(self._recognised, time.monotonic()) if ready else 0.0
 
     async def push(self, samples: np.ndarray, came: float | None = None) -> None:
         """Queue samples (N,) that came at a time of the monotonic clock; wait while too much is queued already."""
@@ -113,8 +122,8 @@ class LiveStream:
         while True:
             async with self._changed:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(PAUSE_SECONDS):
-                        await self._changed.wait_for(lambda: self._inbox)
+                    async with asyncio.timeout(HELD_SECONDS if self._inbox else PAUSE_SECONDS):
+                        await self._changed.wait_for(self._ready)
                 self._busy = bool(self._inbox)
                 command, pushes = self._take()
                 self._changed.notify_all()
@@ -143,6 +152,12 @@ class LiveStream:
         for late in self._latency.seen(events, time.monotonic()):
             tags = {"cause": late.cause} if late.what == "final" else {}
             self._metrics.record(f"{late.what}_seconds", late.seconds, **tags)
+
+    def _ready(self) -> bool:
+        """Whether there is a request, or enough audio."""
+        if not self._inbox or self._eager or isinstance(self._inbox[-1], str):
+            return bool(self._inbox)
+        return self._queued() >= min(self._session.due, self._limit)
 
     def _queued(self) -> float:
         return sum(len(item) for item in self._inbox if not isinstance(item, str)) / self._rate

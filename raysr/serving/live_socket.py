@@ -99,6 +99,8 @@ class Dialect(Protocol):
     """Of the session."""
     keeps_alive: bool
     """Whether its clients say that they are still there while they have no audio to send."""
+    eager: bool
+    """Whether its clients wait for an answer to each piece of audio."""
 
     @property
     def opening(self) -> tuple[int, Sequence[str]] | None:
@@ -240,7 +242,9 @@ class LiveSocket:
         assert self._dialect.opening is not None, "a dialect asks for nothing before it knows the rate"
         rate, phrases = self._dialect.opening
         try:
-            opening = self._state.stream(self._dialect.id, rate, phrases, private(self._socket))
+            opening = self._state.stream(
+                self._dialect.id, rate, phrases, private(self._socket), self._dialect.eager
+            )
             self._stream = await self._stack.enter_async_context(opening)
         except ConfigError as error:  # a phrase that cannot be boosted
             raise Refusal("request", str(error)) from None

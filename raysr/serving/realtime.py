@@ -43,6 +43,7 @@ class Realtime:
 
     name = "realtime"
     keeps_alive = False
+    eager = False
 
     def __init__(self, language: str | None = None, beta: bool = False) -> None:
         self.id = f"sess_{uuid.uuid4().hex}"

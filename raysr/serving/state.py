@@ -100,16 +100,21 @@ class ServerState:
 
     @asynccontextmanager
     async def stream(
-        self, session_id: str, rate: int, phrases: Sequence[str] = (), private: bool = False
+        self,
+        session_id: str,
+        rate: int,
+        phrases: Sequence[str] = (),
+        private: bool = False,
+        eager: bool = False,
     ) -> AsyncIterator[LiveStream]:
         """Yield a live stream of a :meth:`session`; it counts in :meth:`health`.
 
-        Of ``private`` ones nothing is kept.
+        Of ``private`` ones nothing is kept; ``eager`` ones answer each piece of audio.
         """
         recording = self.keeper.recording(session_id, rate, private)
         async with self.session(rate, session_id, phrases) as session, recording as kept:
             most = self.config.limits.queued_seconds
-            stream = LiveStream(session, self.watcher, self.engine, self.metrics, rate, most, kept)
+            stream = LiveStream(session, self.watcher, self.engine, self.metrics, rate, most, kept, eager)
             self.live.add(stream)
             try:
                 yield stream

@@ -38,6 +38,7 @@ class Vosk:
 
     name = "vosk"
     keeps_alive = False
+    eager = True
 
     def __init__(self) -> None:
         self.id = str(uuid.uuid4())

@@ -26,6 +26,8 @@ class Passage:
         )
         self._streamer = model.streamer
         self._slot = self._streamer.join()
+        self._config = config.fbank
+        self._samples = 0  # pushed
         self._unread = 0  # features that are in the slot from the next window's first one on
         self._frame_samples = recogniser.model.encoder.hop * config.fbank.shift_samples
         self._frames = 0
@@ -35,8 +37,16 @@ class Passage:
         """How many samples the decoder has heard; those after them still wait for their chunk to fill."""
         return self._frames * self._frame_samples
 
+    @property
+    def missing(self) -> int:
+        """How many more samples the next chunk takes."""
+        further = self._streamer.window - self._unread
+        frames = self._config.frames(self._samples) + further
+        return self._config.window_samples + (frames - 1) * self._config.shift_samples - self._samples
+
     def push(self, samples: np.ndarray) -> Generator[Waiting, Tensor, list[Event]]:
         """Recognise as much of the samples (N,) as fills whole chunks."""
+        self._samples += len(samples)
         features = self._fbank.push(torch.from_numpy(samples))  # (t, mel_bins)
         self._streamer.push(self._slot, features)
         self._unread += len(features)

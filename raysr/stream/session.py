@@ -66,6 +66,11 @@ class Session:
         """Seconds of audio pushed so far."""
         return self._pushed / self._source_rate
 
+    @property
+    def due(self) -> float:
+        """Seconds of audio that a push has to hold for more of it to be recognised."""
+        return self._passage.missing / self._rate
+
     def adopt(self, model: StreamingModel) -> None:
         """Take a newer model: from the next samples on while nobody speaks, otherwise when the open segment ends."""
         self._newer = model if model is not self._model else None

@@ -19,6 +19,7 @@ from raysr.stream.events import Event, Final, Partial, transcript
 from raysr.stream.pcm import PcmReader
 from raysr.stream.session import Session
 from raysr.stream.streaming_model import StreamingModel
+from raysr.stream.together import together
 
 SAID = "bad cafe, head ache, beg bad"
 HEARD = ["bad cafe", "head ache", "beg bad"]
@@ -45,6 +46,13 @@ def streamed(session: Session, samples: np.ndarray, cuts: list[int] | None = Non
     for first, last in zip([0, *cuts], [*cuts, len(samples)], strict=True):
         events += session.push(samples[first:last])
     return events + session.finish()
+
+
+def steps(session: Session, samples: np.ndarray) -> int:
+    """Push samples and return how many steps of the encoder that takes."""
+    taken: list[int] = []
+    together([session.push_task(samples)], lambda size, seconds: taken.append(size))
+    return len(taken)
 
 
 def same(found: list[Final], expected: list[decoded.Final]) -> None:
@@ -91,6 +99,28 @@ def test_a_stop_anywhere_brings_the_text_of_what_was_sent(recogniser: Recogniser
     assert isinstance(events[-1], Final)
     assert events[-1].cause == "stop"
     assert transcript(events) == " ".join(final.text for final in masked(recogniser, samples))
+
+
+@settings(max_examples=25, deadline=None)
+@given(pieces=st.lists(st.integers(1, 9000), max_size=8))
+def test_it_knows_how_much_audio_the_next_step_takes(recogniser: Recogniser, pieces: list[int]) -> None:
+    session = session_of(recogniser)
+    for piece in pieces:
+        steps(session, np.zeros(piece, np.float32))
+    due = round(session.due * 16000)
+    assert due > 0
+    assert steps(session, np.zeros(due - 1, np.float32)) == 0
+    assert steps(session, np.zeros(1, np.float32)) == 1
+
+
+@pytest.mark.parametrize("rate", [8000, 44100, 48000])
+def test_what_resampling_holds_back_takes_little_more(recogniser: Recogniser, rate: int) -> None:
+    session = session_of(recogniser, rate=rate)
+    for _ in range(5):
+        pushes = 1
+        while not steps(session, np.zeros(max(1, round(session.due * rate)), np.float32)):
+            pushes += 1
+        assert pushes <= 3
 
 
 def test_captions_are_stable_where_they_say_so(recogniser: Recogniser) -> None:
