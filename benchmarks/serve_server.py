@@ -26,7 +26,10 @@ def main() -> None:
     if options.alone:
         Engine._next = next_alone
     config = ServingConfig.parse(apply_overrides({"pool": options.pool}, options.overrides))
-    uvicorn.run(build_app(config), port=options.port, log_level="warning", ws="websockets-sansio")
+    app = build_app(config)
+    # audio does not become smaller by deflate, which takes a tenth of the core
+    sockets = {"ws": "websockets-sansio", "ws_per_message_deflate": False}
+    uvicorn.run(app, port=options.port, log_level="warning", **sockets)
 
 
 def next_alone(engine: Engine) -> list[Job]:
