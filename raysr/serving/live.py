@@ -127,8 +127,7 @@ class LiveStream:
                 self._busy = bool(self._inbox)
                 command, pushes = self._take()
                 self._changed.notify_all()
-            if (newest := self._watcher.current) is not None:
-                self._session.adopt(newest.streaming)
+            self._adopt()
             heard = self._session.heard
             events = await self._engine.run(self._task(command))
             self._recognised = self._session.heard
@@ -146,6 +145,11 @@ class LiveStream:
             self._latency.asked(time.monotonic())
             self._inbox.append(command)
             self._changed.notify_all()
+
+    def _adopt(self) -> None:
+        """Have the session take the newest model; what a traceback of :meth:`steps` keeps alive is no model."""
+        if (newest := self._watcher.current) is not None:
+            self._session.adopt(newest.streaming)
 
     def _measure(self, events: list[Event], seconds: float) -> None:
         self._metrics.record("audio_seconds", seconds)

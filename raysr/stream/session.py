@@ -46,6 +46,7 @@ class Session:
     ) -> None:
         self.id = session_id
         self._model = model
+        self._version = model.version
         self._phrases = dict(phrases or {})
         self._source_rate = rate
         self._rate = model.recogniser.config.fbank.sample_rate
@@ -58,8 +59,8 @@ class Session:
 
     @property
     def version(self) -> str:
-        """The version of the model that hears now."""
-        return self._model.version
+        """The version of the model that hears now, or heard last."""
+        return self._version
 
     @property
     def heard(self) -> float:
@@ -125,6 +126,8 @@ class Session:
     def leave_task(self) -> Task:
         """Do what :meth:`leave` does."""
         self._passage.leave()
+        # whoever holds on to the session, such as the traceback of an error, holds on to no model
+        del self._passage, self._model, self._newer
         yield from ()
         return []
 
@@ -185,7 +188,7 @@ class Session:
 
     def _take(self, model: StreamingModel) -> None:
         """Go on with another model."""
-        self._model = model
+        self._model, self._version = model, model.version
         recogniser = model.recogniser
         self._phrases = boostable(self._phrases, recogniser.tokeniser, recogniser.config.decode)
 

@@ -1,5 +1,7 @@
 """The newest good entry of the pool goes live under running streams; what is damaged is refused, and said so."""
 
+import contextlib
+import gc
 import json
 import shutil
 import threading
@@ -14,6 +16,7 @@ import openai
 import pytest
 from endpoint import Server, messages, pcm16, publish, said, transcribed, until
 from toy_language import relative
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from raysr.model.chunking import CHUNKING
@@ -220,6 +223,28 @@ def test_a_third_model_waits_until_the_first_has_gone(tmp_path: Path, recogniser
     assert watcher.older == 0
     assert watcher.poll()
     assert watcher.current.version == "four"
+
+
+def test_clients_that_are_gone_hold_no_model(changing: Server, recogniser: Recogniser) -> None:
+    """Errors keep what they passed through alive until Python looks for cycles, which may be a long while."""
+    gc.collect()
+    gc.disable()
+    try:
+        with changing.listen() as socket:
+            socket.send(pcm16("bad cafe"))  # and is gone
+        with changing.listen() as socket:
+            socket.send(CLOSE)
+            socket.recv()  # gone before all was told
+        with changing.listen() as socket:
+            socket.send("neither audio nor a control message")
+            with contextlib.suppress(ConnectionClosed):
+                messages(socket)
+        for cycle, name in enumerate(("second", "third"), 1):
+            publish(changing.pool, name, relative(recogniser), cycle)
+            until(lambda name=name: health(changing)["model"] == name)
+        until(lambda: health(changing)["older_models"] == 0)
+    finally:
+        gc.enable()
 
 
 def test_a_stream_that_falls_silent_in_a_sentence_lets_the_old_model_go(
