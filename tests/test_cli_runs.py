@@ -49,7 +49,7 @@ def test_train_then_ipl_is_one_run(
     assert cli.run(["train", "--config", str(recipe)]) == 0
     first = (folder / "pool/cycle-000/manifest.json").read_bytes()
     assert sorted(path.name for path in (folder / "pool").iterdir()) == ["cycle-000"]
-    assert cli.run(["ipl", "--config", str(recipe)]) == 0
+    assert cli.run(["ipl", "--config", str(recipe), "--next-cycle"]) == 0
     assert (folder / "pool/cycle-000/manifest.json").read_bytes() == first
     cycles = json.loads((folder / "report.json").read_text())["cycles"]
     assert [cycle["offered"] for cycle in cycles] == [0, 6]

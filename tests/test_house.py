@@ -13,7 +13,7 @@ PACKAGE = ROOT / "raysr"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 RANKS = [
     {"cli"},
-    {"demo", "preflight"},
+    {"demo", "jobs", "preflight"},
     {"ipl", "serving"},
     {"train", "stream", "teachers"},
     {"cluster"},

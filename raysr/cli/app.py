@@ -14,6 +14,7 @@ from raysr.cli import (
     data,
     evaluate,
     export,
+    jobs,
     models,
     preflight,
     report,
@@ -45,7 +46,20 @@ def options(
     """Take what every command takes."""
 
 
-for group in (runs, data, models, export, speech, align, augment, evaluate, report, preflight, check_gpu):
+for group in (
+    runs,
+    jobs,
+    data,
+    models,
+    export,
+    speech,
+    align,
+    augment,
+    evaluate,
+    report,
+    preflight,
+    check_gpu,
+):
     group.register(app)
 
 

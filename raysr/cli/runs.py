@@ -36,7 +36,14 @@ def demo(
     run_demo(folder, short, port, overrides or [])
 
 
-def ipl(config: ConfigOption, overrides: Overrides = None) -> None:
+def ipl(
+    config: ConfigOption,
+    next_cycle: Annotated[
+        bool,
+        typer.Option("--next-cycle", help="One cycle alone: that which was interrupted, or else the next."),
+    ] = False,
+    overrides: Overrides = None,
+) -> None:
     """Run iterative pseudo-labelling: label, filter, train, cycle after cycle, unattended.
 
     Every step is done once: the same command goes on with a run that was stopped, and asks only for more
@@ -45,9 +52,20 @@ def ipl(config: ConfigOption, overrides: Overrides = None) -> None:
     from raysr.evaluate.report import write_report
     from raysr.ipl.run import run_ipl
 
-    folder = run_ipl(config, overrides or [])
+    asked = overrides or []
+    folder = run_ipl(config, [*asked, f"run.cycles={_finished(config, asked) + 1}"] if next_cycle else asked)
     typer.echo(f"report: {write_report(folder)}")
     typer.echo(f"serve it: raysr serve --pool {folder / 'pool'}")
+
+
+def _finished(config: Path, overrides: list[str]) -> int:
+    """Return how many cycles a run has finished."""
+    from raysr.evaluate.run_files import read_run
+    from raysr.ipl.config import read_config
+    from raysr.ipl.folder import place
+
+    folder = place(read_config(config, overrides).run.dir)
+    return len(read_run(folder).cycles) if (folder / "config.yaml").exists() else 0
 
 
 def label(

@@ -178,10 +178,7 @@ def test_the_endpoint_asks_for_keys_that_are_mounted_and_follows_the_pool_of_the
 
 
 def test_the_run_is_one_that_raysr_takes(tmp_path: Path) -> None:
-    config = read_config(BASE / "run.yaml", [])
-    script = (BASE / "next-cycle.sh").read_text(encoding="utf-8")
-    assert f"run={config.run.dir}\n" in script
-    subprocess.run(["bash", "-n", BASE / "next-cycle.sh"], check=True)
+    read_config(BASE / "run.yaml", [])
     document = parse((BASE / "run.yaml").read_text(encoding="utf-8"))
 
     def check(wrong: Any) -> None:
@@ -190,17 +187,6 @@ def test_the_run_is_one_that_raysr_takes(tmp_path: Path) -> None:
         read_config(file, [])
 
     assert accepted(document, check, lambda path: False) == []
-
-
-def test_the_next_cycle_is_one_more_than_there_are_students(tmp_path: Path) -> None:
-    script = (BASE / "next-cycle.sh").read_text(encoding="utf-8")
-    script = script.replace("/storage/runs/main", str(tmp_path / "run")).replace("exec raysr", "echo")
-    first = subprocess.run(["bash", "-c", script], check=True, capture_output=True, text=True).stdout
-    for name in ("cycle-000", "cycle-001", ".cycle-002.partial"):
-        (tmp_path / "run" / "pool" / name).mkdir(parents=True)
-    third = subprocess.run(["bash", "-c", script], check=True, capture_output=True, text=True).stdout
-    assert first.split()[-1] == "run.cycles=1"
-    assert third.split()[-1] == "run.cycles=3"
 
 
 def test_every_version_of_ray_is_the_one_that_raysr_asks_for() -> None:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -91,3 +92,66 @@ def test_a_submitted_job_runs_the_loop(
     assert [(run["name"], run["status"]) for run in told["trainings"]] == [("cycle-000", "FINISHED")]
     assert {name: app["status"] for name, app in told["applications"].items()} == {"raysr": "RUNNING"}
     assert json.loads((tmp_path / "run" / "report.json").read_text())["finished"]
+
+
+@pytest.mark.ray
+@pytest.mark.e2e
+@pytest.mark.timeout(400)
+def test_a_run_has_one_job_at_a_time_which_can_be_followed_stopped_and_resumed(
+    tmp_path: Path,
+    tiny_config: Callable[[Path], dict[str, Any]],
+    environment: dict[str, str],
+    cluster: tuple[str, str],
+) -> None:
+    def start(*arguments: object) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "raysr.cli", "jobs", *map(str, arguments), "--address", cluster[1]]
+        return subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def ask(*arguments: object, code: int = 0) -> str:
+        asked = start(*arguments)
+        told, errors = asked.communicate(timeout=200)
+        assert asked.returncode == code, told + errors
+        return told + errors
+
+    config = tiny_config(tmp_path)
+    folder = tmp_path / "working-dir"
+    folder.mkdir()
+    (folder / "run.yaml").write_text(yaml.safe_dump(config))
+    submit = ["submit", "-c", folder / "run.yaml", "--working-dir", folder]
+    endless = [
+        *submit,
+        "--storage",
+        tmp_path,
+        "run.dir=endless",
+        "trainer.local=true",
+        "trainer.steps=100000",
+    ]
+    both = [start(*endless, "trainer.log_every=1") for _ in range(2)]
+    told = [one.communicate(timeout=200) for one in both]
+    assert [one.returncode for one in both] == [0, 0], told
+    first = {output.partition(":")[0] for output, _ in told}
+    assert len(first) == 1
+    assert sorted("works on this run already" in output for output, _ in told) == [False, True]
+
+    (name,) = first
+    metrics = tmp_path / "endless/cycles/000/train/metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not metrics.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert ask("stop", tmp_path / "endless") == f"{name}: stopped\n"
+    again = ask("resume", name, "--working-dir", folder)
+    assert again == f"{name[:-1]}2: submitted ({tmp_path / 'endless'})\n"
+    assert ask("stop", f"{name[:-1]}2") == f"{name[:-1]}2: stopped\n"
+    rows = [line.split() for line in ask("list").splitlines()[1:]]
+    assert [row[:2] for row in rows if row[0].startswith("endless-")] == [
+        [name, "stopped"],
+        [f"{name[:-1]}2", "stopped"],
+    ]
+
+    failed = ask(*submit, "--follow", f"run.dir={tmp_path / 'bad'}", "data.labelled=nowhere.jsonl", code=2)
+    assert "nowhere.jsonl: no such file" in failed
+    assert "no job or run here is called nobody; jobs: endless-" in ask("follow", "nobody", code=2)
+    assert "run.dir here is relative" in ask(*submit, "run.dir=here", code=2)
