@@ -58,9 +58,10 @@ AFTER_S = 3.0
 
 @dataclass
 class Heard:
-    """A session: its finals as Deepgram's messages, and how it ended."""
+    """A session: its finals as Deepgram's messages, how many samples it has played, and how it ended."""
 
     recording: int
+    played: int = 0
     finals: list[dict[str, Any]] = field(default_factory=list)
     code: int | None = None
 
@@ -171,6 +172,7 @@ async def _play(url: str, played: Recording, heard: Heard, begin: float, over: a
                 for number, (packet, asks) in enumerate(played.packets, 1):
                     await asyncio.sleep(max(0.0, begin + number / 10 - time.monotonic()))
                     await socket.send(packet)
+                    heard.played += len(packet) // 2
                     if asks:
                         await socket.send('{"type": "Finalize"}')
                     if over.is_set():
@@ -303,9 +305,11 @@ def passages_of(session: Heard, samples: np.ndarray) -> Iterator[Passage]:
             end = following  # what came after the request was not heard any more
         elif last["speech_final"]:
             end += AFTER_S
+        elif following is None:
+            end = session.played / RATE  # to its last sample, which fills no frame
         texts = [message["channel"]["alternatives"][0]["transcript"] for message in messages]
         if any(texts):
-            heard = samples[round(since * RATE) : round(end * RATE)]
+            heard = samples[round(since * RATE) : min(round(end * RATE), session.played)]
             yield Passage(version, since, heard, [text for text in texts if text])
 
 

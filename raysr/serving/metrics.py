@@ -36,7 +36,7 @@ MEASURES: Mapping[str, Measure] = {
         "histogram", "from the last word's end, or the request, to the final", ("cause",), SECONDS
     ),
     "batch_size": Measure("histogram", "streams that share a step of the encoder", (), SIZES),
-    "step_seconds": Measure("histogram", "a step of the encoder", (), STEPS),
+    "encoder_step_seconds": Measure("histogram", "a step of the encoder", (), STEPS),
     "round_seconds": Measure("histogram", "a round of the engine: steps, features and decoding", (), STEPS),
     "audio_seconds": Measure("counter", "audio that was recognised; rounds by this are the real-time factor"),
     "busy_seconds": Measure("counter", "the engine's rounds together"),
@@ -74,7 +74,7 @@ class EngineMeter(Meter):
     def stepped(self, size: int, seconds: float) -> None:
         """Note a step of the encoder."""
         self._metrics.record("batch_size", size)
-        self._metrics.record("step_seconds", seconds)
+        self._metrics.record("encoder_step_seconds", seconds)
 
     def rounded(self, seconds: float) -> None:
         """Note a round."""

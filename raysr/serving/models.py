@@ -1,5 +1,7 @@
 """The model a replica serves: the newest good entry of the pool, loaded and warmed beside the one in use."""
 
+import contextlib
+import ctypes
 import logging
 import time
 import weakref
@@ -75,6 +77,7 @@ class ModelWatcher:
 
     def poll(self) -> bool:
         """Look at the pool once; return whether another model went live. Blocks for as long as loading takes."""
+        self._let_go()
         pinned = self.pinned
         try:
             listing = self._listing()
@@ -173,9 +176,17 @@ class ModelWatcher:
             self._refuse(entry.name, str(error) or type(error).__name__)
             return False
         self.current, self._tokens = ServedModel(model, time.time()), tokens
-        self._resident = [other for other in self._resident if other() is not None] + [weakref.ref(model)]
+        self._resident.append(weakref.ref(model))
         log.info("pool entry %s is live", entry.name)
         return True
+
+    def _let_go(self) -> None:
+        """Give the memory of models that nobody hears with any more back to the system."""
+        here = [model for model in self._resident if model() is not None]
+        if len(here) < len(self._resident):
+            self._resident = here
+            with contextlib.suppress(OSError, AttributeError):  # of another C library than glibc
+                ctypes.CDLL(None).malloc_trim(0)
 
     def _warm(self, model: StreamingModel) -> None:
         """Recognise a second of noise: the first client does not wait, and a broken model is found here."""

@@ -242,7 +242,7 @@ def test_misspelt_labels_and_values_are_found(known: dict[str, frozenset[str]]) 
     assert complaints("sum by (runs) (ray_raysr_training_loss)", known) == ["no label runs"]
     assert complaints('ray_object_store_memory{Location="MMAP"}', known) == ["Location is never MMAP"]
     assert complaints("rate(ray_raysr_refused[5m])", known) == ["no metric ray_raysr_refused"]
-    assert complaints("rate(ray_raysr_step_seconds_bucket[5m])", known) == []
+    assert complaints("rate(ray_raysr_encoder_step_seconds_bucket[5m])", known) == []
 
 
 def test_prometheus_finds_the_nodes_where_ray_lists_them() -> None:

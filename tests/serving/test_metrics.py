@@ -104,6 +104,6 @@ def test_metrics_tell_what_has_happened(start: Callable[..., Server]) -> None:
     assert found["raysr_emission_seconds_count", ""] == 4
     assert found["raysr_final_seconds_count", "endpoint"] == 1
     assert found["raysr_final_seconds_count", "stop"] == 1
-    assert found["raysr_batch_size_count", ""] == found["raysr_step_seconds_count", ""] > 3
+    assert found["raysr_batch_size_count", ""] == found["raysr_encoder_step_seconds_count", ""] > 3
     transcribed(server, pcm16("bad"))
     assert told(server)["raysr_batch_size_count", ""] > found["raysr_batch_size_count", ""]
