@@ -6,6 +6,7 @@ byte that says what it is (``a``: float32 samples, ``e``: a message, ``z``: the 
 """
 
 import asyncio
+import contextlib
 import os
 import resource
 import shutil
@@ -87,19 +88,21 @@ class Decoding:
             ) from None
         finally:
             reading.cancel()
-            await asyncio.wait({reading})
+            await asyncio.gather(reading, return_exceptions=True)
         if kind == b"e":
             raise AudioError(content.decode())
         return kind, content
 
     async def close(self) -> None:
-        """End the process."""
+        """End the process; one that the kernel does not let go of is left to it."""
         if self._process.returncode is None:
             self._process.kill()
         assert self._process.stdout is not None
-        while await self._process.stdout.read(1 << 16):
-            pass  # asyncio notices the end of a process whose output is not read only from Python 3.13 on
-        await self._process.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STALL_SECONDS):
+                while await self._process.stdout.read(1 << 16):
+                    pass  # asyncio notices the end of a process whose output is not read only from Python 3.13 on
+                await self._process.wait()
 
     async def _read(self) -> tuple[bytes, bytes]:
         assert self._process.stdout is not None

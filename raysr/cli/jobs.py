@@ -19,7 +19,7 @@ jobs = typer.Typer(
 Address = Annotated[
     str | None,
     typer.Option(
-        help="Of the cluster's dashboard, http://head:8265; otherwise RAY_ADDRESS, or the cluster here."
+        help="Of the cluster's dashboard, http://head:8265; otherwise RAY_API_SERVER_ADDRESS, or the cluster here."
     ),
 ]
 WorkingDir = Annotated[
@@ -62,21 +62,27 @@ def submit(
     """
     from raysr.errors import ConfigError, RunError
     from raysr.ipl.config import read_config
-    from raysr.jobs import RunJobs
+    from raysr.jobs import EXCLUDED, RunJobs
 
     settings = read_config(config, overrides or [])
+    if settings.run.dir.startswith("~"):
+        raise RunError(
+            f"run.dir {settings.run.dir} would be another folder on the cluster: give an absolute one"
+        )
     if not config.resolve().is_relative_to(working_dir.resolve()):
         raise ConfigError(
             f"{config} lies outside of {working_dir}, which is what a job gets to see: name a --working-dir"
         )
-    run = os.path.join(storage or "", os.path.expanduser(settings.run.dir))
+    run = os.path.normpath(os.path.join(storage or "", settings.run.dir))
     if not os.path.isabs(run):
         raise RunError(
             f"run.dir {settings.run.dir} is relative: give an absolute one, or --storage, a folder that all nodes see"
         )
-    told = str(config.resolve().relative_to(working_dir.resolve()))
+    told = config.resolve().relative_to(working_dir.resolve())
+    if unseen := {*told.parts[:1]} & {name.strip("/") for name in EXCLUDED}:
+        raise ConfigError(f"{config} lies in {unseen.pop()}, which is not copied to the cluster: move it")
     client = RunJobs(address)
-    command = ["ipl", "--config", told, *(["--next-cycle"] if next_cycle else []), *(overrides or [])]
+    command = ["ipl", "--config", str(told), *(["--next-cycle"] if next_cycle else []), *(overrides or [])]
     job, new = client.submit(run, command, working_dir, storage)
     _begun(client, job, new, follow)
 
@@ -142,9 +148,9 @@ def _follow(client: "RunJobs", name: str) -> None:
         job = client.follow(name, lambda text: typer.echo(text, nl=False))
     except KeyboardInterrupt:
         typer.echo(f"\n{name} goes on; raysr jobs stop {name} would stop it", err=True)
-        raise
+        return
     if job.status != "SUCCEEDED":
-        typer.echo(f"{job.id}: {job.status.lower()}: {job.message}", err=True)
+        typer.echo(f"{job.id}: {job.status.lower()}", err=True)
         raise typer.Exit(job.code or 1)
 
 

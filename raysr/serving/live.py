@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
@@ -82,6 +82,9 @@ class LiveStream:
         self._latency = Latency()
         self._rate, self._limit, self._eager = rate, queued_seconds, eager
         self._inbox: deque[_Command] = deque()
+        self._queued = 0  # samples in it
+        self._requests = 0  # and what else
+        self._due = session.due
         self._changed = asyncio.Condition()
         self._recognised = 0.0
         self._answered = time.monotonic()
@@ -94,17 +97,18 @@ class LiveStream:
 
     @property
     def lag(self) -> float:
-        """Seconds since the oldest audio has come that could be recognised and is not yet."""
-        ready = self._busy or self._ready()
-        return self._latency.age(self._recognised, time.monotonic()) if ready else 0.0
+        """Seconds since audio could be recognised that is not yet."""
+        waiting = 0.0 if self._eager or self._requests else self._due - 0.5 / self._rate
+        return self._latency.age(self._recognised + waiting, time.monotonic())
 
     async def push(self, samples: np.ndarray, came: float | None = None) -> None:
         """Queue samples (N,) that came at a time of the monotonic clock; wait while too much is queued already."""
         came = time.monotonic() if came is None else came
         await self._kept.heard(samples)
         async with self._changed:
-            await self._changed.wait_for(lambda: self._queued() < self._limit)
+            await self._changed.wait_for(lambda: self._queued < self._limit * self._rate)
             self._inbox.append(samples)
+            self._queued += len(samples)
             self.received += len(samples) / self._rate
             self._latency.arrived(self.received, came)
             self._changed.notify_all()
@@ -121,16 +125,16 @@ class LiveStream:
         """Yield every step until :meth:`finish` has been answered."""
         while True:
             async with self._changed:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(HELD_SECONDS if self._inbox else PAUSE_SECONDS):
-                        await self._changed.wait_for(self._ready)
+                await self._wait(lambda: bool(self._inbox), PAUSE_SECONDS)
+                if self._inbox:
+                    await self._wait(self._ready, HELD_SECONDS)
                 self._busy = bool(self._inbox)
                 command, pushes = self._take()
                 self._changed.notify_all()
             self._adopt()
             heard = self._session.heard
             events = await self._engine.run(self._task(command))
-            self._recognised = self._session.heard
+            self._recognised, self._due = self._session.heard, self._session.due
             self._measure(events, self._recognised - heard)
             await self._kept.said(events)
             asked = isinstance(command, str) and command != "refresh"
@@ -144,6 +148,7 @@ class LiveStream:
         async with self._changed:
             self._latency.asked(time.monotonic())
             self._inbox.append(command)
+            self._requests += 1
             self._changed.notify_all()
 
     def _adopt(self) -> None:
@@ -159,12 +164,15 @@ class LiveStream:
 
     def _ready(self) -> bool:
         """Whether there is a request, or enough audio."""
-        if not self._inbox or self._eager or isinstance(self._inbox[-1], str):
+        if self._eager or self._requests:
             return bool(self._inbox)
-        return self._queued() >= min(self._session.due, self._limit)
+        return self._queued + 0.5 >= min(self._due, self._limit) * self._rate
 
-    def _queued(self) -> float:
-        return sum(len(item) for item in self._inbox if not isinstance(item, str)) / self._rate
+    async def _wait(self, condition: Callable[[], bool], seconds: float) -> None:
+        """Wait for a condition, so long at most."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._changed.wait_for(condition)
 
     def _take(self) -> tuple[_Command, int]:
         """Return the next command, and how many pieces of audio end with it.
@@ -177,9 +185,11 @@ class LiveStream:
         most = round(STEP_SECONDS * self._rate)
         first = self._inbox.popleft()
         if isinstance(first, str):
+            self._requests -= 1
             return first, 0
         if len(first) > most:
             self._inbox.appendleft(first[most:])
+            self._queued -= most
             return first[:most], 0
         pieces, length = [first], len(first)
         while self._inbox and not isinstance(self._inbox[0], str) and length + len(self._inbox[0]) <= most:
@@ -187,6 +197,7 @@ class LiveStream:
             assert not isinstance(piece, str)
             pieces.append(piece)
             length += len(piece)
+        self._queued -= length
         return np.concatenate(pieces), len(pieces)
 
     def _task(self, command: _Command) -> Task:
