@@ -37,7 +37,7 @@ class Step:
     Attributes:
         events: in order.
         heard: seconds of audio recognised so far.
-        lag: seconds since the oldest audio that is not recognised yet has come.
+        lag: seconds since audio could be recognised that is not yet.
         pushes: how many pieces of audio it ends, which were pushed one by one.
         asked: whether it answers a request for a final.
     """

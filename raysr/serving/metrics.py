@@ -26,7 +26,7 @@ MEASURES: Mapping[str, Measure] = {
     "uploads": Measure("gauge", "files that are being transcribed"),
     "refused": Measure("counter", "streams and requests that were refused or broken off", ("reason",)),
     "lag_seconds": Measure(
-        "gauge", "audio received and not yet recognised, of the stream that is furthest behind"
+        "gauge", "since audio could be recognised that is not yet, of the stream that is furthest behind"
     ),
     "first_partial_seconds": Measure("histogram", "from the onset of speech to its first text", (), SECONDS),
     "emission_seconds": Measure(
