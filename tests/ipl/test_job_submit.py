@@ -153,6 +153,6 @@ def test_a_run_has_one_job_at_a_time_which_can_be_followed_stopped_and_resumed(
     ]
 
     failed = ask(*submit, "--follow", f"run.dir={tmp_path / 'bad'}", "data.labelled=nowhere.jsonl", code=2)
-    assert "nowhere.jsonl: no such file" in failed
+    assert "nowhere.jsonl: no such manifest" in failed
     assert "no job or run here is called nobody; jobs: endless-" in ask("follow", "nobody", code=2)
     assert "run.dir here is relative" in ask(*submit, "run.dir=here", code=2)
