@@ -47,6 +47,8 @@ bench: $(VENV)/.raysr-test  ## measure most of what docs/results.md quotes (hour
 	$(BIN)/python -m benchmarks.serve_hostile --pool runs/benchmarks/serve/pool --json runs/benchmarks/serve_hostile.json
 	$(BIN)/python -m benchmarks.serve_soak --pool runs/benchmarks/serve/pool --found runs/benchmarks/serve.json \
 		--json runs/benchmarks/serve_soak.json
+	$(BIN)/python -m benchmarks.two_hosts --json runs/benchmarks/two_hosts.json
+	$(BIN)/python -m benchmarks.launcher --json runs/benchmarks/launcher.json
 	$(BIN)/python -m benchmarks.report --json runs/benchmarks/report.json
 
 check-gpu: $(VENV)/.raysr  ## train, decode and stream on this machine's GPU, and compare with its CPU; without Ray
