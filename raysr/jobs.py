@@ -43,7 +43,6 @@ class RunJob:
         status: Ray's word for its state.
         began, ended: seconds since the epoch, as far as they are known.
         code: exit code of the command, once it has one.
-        message: what Ray says of the state.
     """
 
     id: str
@@ -54,7 +53,6 @@ class RunJob:
     began: float | None
     ended: float | None
     code: int | None
-    message: str
 
     @property
     def live(self) -> bool:
@@ -155,10 +153,9 @@ class RunJobs:
         while job.live:
             if time.monotonic() > deadline:
                 raise RunError(f"job {job.id} has not stopped within {patience:g} s")
-            with _told_plainly():
-                asked = asked or self._client.stop_job(
-                    job.id
-                )  # one that is only just beginning is asked again
+            if not asked:  # one that is only just beginning does not hear it yet
+                with _told_plainly():
+                    asked = self._client.stop_job(job.id)
             time.sleep(LOOK_S)
             job = self.get(job.id)
         return job
@@ -213,7 +210,6 @@ def _job(details: Any) -> RunJob:
         began=details.start_time / 1000 if details.start_time else None,
         ended=details.end_time / 1000 if details.end_time else None,
         code=details.driver_exit_code,
-        message=details.message or "",
     )
 
 

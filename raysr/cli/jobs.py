@@ -93,7 +93,7 @@ def resume(
 ) -> None:
     """Submit the run of a job again, with the same arguments: it goes on where it was.
 
-    Example: `raysr jobs resume demo-3f2a-001`
+    Example: `raysr jobs resume demo-3f2a91c0-001`
     """
     from raysr.jobs import RunJobs
 
@@ -118,7 +118,7 @@ def list_jobs(address: Address = None) -> None:
 def follow(name: JobName, address: Address = None) -> None:
     """Print what a job prints until it ends, and end with its exit code. Ctrl-C leaves the job alone.
 
-    Example: `raysr jobs follow demo-3f2a-001`
+    Example: `raysr jobs follow demo-3f2a91c0-001`
     """
     from raysr.jobs import RunJobs
 
@@ -129,7 +129,7 @@ def follow(name: JobName, address: Address = None) -> None:
 def stop(name: JobName, address: Address = None) -> None:
     """Stop a job as Ctrl-C does: what is finished stays, and it can be resumed.
 
-    Example: `raysr jobs stop demo-3f2a-001`
+    Example: `raysr jobs stop demo-3f2a91c0-001`
     """
     from raysr.jobs import RunJobs
 

@@ -2,8 +2,6 @@
 
 import copy
 import re
-import shutil
-import subprocess
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,18 +34,6 @@ from manifests import (
 
 from raysr.ipl.config import read_config
 from raysr.train.network.settings import NetworkConfig
-
-
-def kustomize() -> list[str] | None:
-    """Return the command that builds kustomizations, where one is installed that is new enough."""
-    asked = {("kubectl", "kustomize"): ["version", "--client"], ("kustomize", "build"): ["version"]}
-    for command, question in asked.items():
-        if shutil.which(command[0]):
-            said = subprocess.run([command[0], *question], capture_output=True, text=True).stdout
-            if re.search(r"\bv[5-9]\.", said):
-                return list(command)
-    return None
-
 
 OWN_FILES = {"kustomization.yaml", "replacements.yaml", "values.yaml", "run.yaml", "training.yaml"}
 OBJECTS = {
@@ -364,23 +350,3 @@ def test_no_secret_is_in_the_repository() -> None:
     keys = named("Secret", "raysr-keys")["stringData"]["keys.txt"].splitlines()
     assert all(line.startswith("#") for line in keys)
     assert named("Secret", "raysr-token")["stringData"] == {"auth_token": ""}
-
-
-@pytest.mark.parametrize("name", kustomizations())
-def test_kustomize_builds_what_servers_take(name: str) -> None:
-    command = kustomize()
-    if command is None:
-        return  # it comes from no package registry; what it does is looked at above too
-    built = subprocess.run([*command, kustomizations()[name]], check=True, capture_output=True, text=True)
-    documents = list(yaml.safe_load_all(built.stdout))
-    for document in documents:
-        check_object(document)
-    own = {
-        "NicClusterPolicy",
-        "MacvlanNetwork",
-        "IPPool",
-        "SriovNetworkNodePolicy",
-        "SriovNetwork",
-        "Namespace",
-    }
-    assert {d["metadata"].get("namespace") for d in documents if d["kind"] not in own} == {"raysr"}
