@@ -18,7 +18,8 @@ pocketsphinx, moonshine  one stream of theirs on one core, as fast as it goes
 Latencies are those of the clients (see raysr/stream/latency.py), in seconds. `upwr`: words that a partial took back,
 by words of finals (Shangguan et al., arXiv 2006.01416). `rtf`: CPU time of all the server's processes by audio.
 `rss_per_session`: memory of the server while they play, beyond what it had after one session, by sessions. `tried` has
-every trial and what was wrong with it. A server that is in the results of the same model already is not measured again.
+every trial and what was wrong with it. A server that is in the results of the same model and code already is not
+measured again.
 """
 
 import argparse
@@ -36,6 +37,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.code import code_hash
 from benchmarks.serve_client import RECORDINGS
 from benchmarks.serve_fronts import BARE, FRONTS, MOST_SESSIONS, SERVER_CORE, Server, server
 from benchmarks.serve_others import OTHERS
@@ -43,6 +45,10 @@ from benchmarks.serve_speech import recording
 from raysr.evaluate.wer import score
 from raysr.pool import Pool
 
+CODE = (
+    *(f"benchmarks.{name}" for name in ("serve", "serve_client", "serve_bare", "serve_server")),
+    *("raysr.serving.run", "raysr.serving.deployment"),
+)
 MOST_FINALISATION = 0.5
 MOST_LAG_GROWTH = 0.25  # s, from the first third to the last
 MOST_BEHIND = 0.25  # s, of the clients themselves: a trial in which they were says nothing of the server
@@ -77,8 +83,9 @@ def main() -> None:
     if entry is None:
         parser.error(f"--pool: {options.pool} has no entry")
     results: dict[str, Any] = json.loads(options.json.read_text()) if options.json.exists() else {}
-    if results.get("entry") != entry.weights_hash:
-        results = {"entry": entry.weights_hash, "model": dict(entry.metrics)}
+    about = {"entry": entry.weights_hash, "code": code_hash(CODE)}
+    if any(results.get(what) != value for what, value in about.items()):
+        results = {**about, "model": dict(entry.metrics)}
     options.json.parent.mkdir(parents=True, exist_ok=True)
     for name in options.only:
         if name in results and "error" not in results[name]:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from raysr.decode.backoff import Integers, Records
 from raysr.decode.beam_records import NODE, PREFIX
+from raysr.decode.beam_trace import traced
 
 ROOT, NOBODY = np.uint64(0x9E3779B97F4A7C15), np.uint64(0x14057B7EF767814F)
 
@@ -64,16 +65,8 @@ class BeamState:
 
     def trace(self, utterance: int, place: int) -> tuple[list[int], list[int], list[float]]:
         """Return tokens, their frames and their log-posteriors on the best alignment of a kept prefix."""
-        p, beam = self.prefixes[utterance, place], self.nodes.shape[2]
-        node = int(p["node_blank"] if p["best_blank"] >= p["best_nonblank"] else p["node_nonblank"])
-        tokens, times, peaks = [], [], []
-        while node:
-            time, at = divmod(node - 1, beam)
-            token, node, peak = self.nodes[utterance, time, at].item()
-            tokens.append(token)
-            times.append(time)
-            peaks.append(peak)
-        return tokens[::-1], times[::-1], peaks[::-1]
+        tokens, times, peaks = traced(self.prefixes[utterance, place], self.nodes[utterance])
+        return tokens.tolist(), times.tolist(), peaks.tolist()
 
 
 def total(prefixes: Records) -> NDArray[np.float64]:

@@ -18,6 +18,7 @@ class Partial:
         start, end: the span it covers so far, in seconds from the first frame pushed.
         stable: the prefix that later frames will not change.
         volatile: what they may still change; the text is ``stable + volatile``.
+        words: of the text, as those of a final, but that their confidences are the search's own, not calibrated.
     """
 
     segment: int
@@ -25,6 +26,7 @@ class Partial:
     end: float
     stable: str
     volatile: str
+    words: tuple[Word, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,9 @@ from raysr.decode.backoff import Automaton
 from raysr.decode.beam_kernel import likely_all, read, read_frame
 from raysr.decode.beam_records import ANSWERED, NGRAM, NO_LM, Scratch, Settings
 from raysr.decode.beam_state import BeamState, Integers, total
+from raysr.decode.beam_trace import beginning_with, shared
 from raysr.decode.bias import ContextBias, PhraseTables
-from raysr.decode.hypothesis import BLANK, Hypothesis, common_prefix
+from raysr.decode.hypothesis import BLANK, Hypothesis
 from raysr.decode.language_model import LanguageModel
 from raysr.decode.ngram import Ngram
 
@@ -103,10 +104,7 @@ class PrefixBeam:
 
     def stable_prefix(self, state: BeamState) -> list[tuple[int, ...]]:
         """Return for every utterance the tokens all kept prefixes begin with; no later frame changes them."""
-        return [
-            common_prefix([state.trace(b, k)[0] for k in range(count)])
-            for b, count in enumerate(state.alive.tolist())
-        ]
+        return [tuple(shared(state.kept(b), nodes).tolist()) for b, nodes in enumerate(state.nodes)]
 
     def settle(self, state: BeamState, frame: int) -> None:
         """Drop the prefixes that differ from the best one in a token it put before ``frame``.
@@ -115,9 +113,8 @@ class PrefixBeam:
         holds nothing but its alternatives.
         """
         for b, (best,) in enumerate(self.nbest(state, 1, final=False)):
-            settled = list(best.tokens[: sum(time < frame for time in best.times)])
-            agrees = [state.trace(b, k)[0][: len(settled)] == settled for k in range(int(state.alive[b]))]
-            state.keep(b, np.asarray(agrees))
+            settled = np.asarray(best.tokens[: sum(time < frame for time in best.times)], np.int64)
+            state.keep(b, beginning_with(state.kept(b), state.nodes[b], settled))
 
     def decode(self, log_probs: Tensor, lengths: Tensor, n: int | None = None) -> list[list[Hypothesis]]:
         """Return the ``n`` best hypotheses (all that are kept by default) of posteriors (B, T, V)."""

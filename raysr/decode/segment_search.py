@@ -20,8 +20,8 @@ class SegmentSearch(Protocol):
         """Read natural-log CTC posteriors (1, t, V)."""
         ...
 
-    def open_tokens(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Return the best tokens so far, and those among them that will stay."""
+    def best(self) -> tuple[Hypothesis, tuple[int, ...]]:
+        """Return the best hypothesis so far, and those of its tokens that will stay."""
         ...
 
     def nbest(self, n: int) -> list[Hypothesis]:
@@ -38,9 +38,9 @@ class GreedySearch:
     def read(self, log_probs: Tensor) -> None:
         self._frames.append(log_probs)
 
-    def open_tokens(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        tokens = self.nbest(1)[0].tokens
-        return tokens, tokens
+    def best(self) -> tuple[Hypothesis, tuple[int, ...]]:
+        (found,) = self.nbest(1)
+        return found, found.tokens
 
     def nbest(self, n: int) -> list[Hypothesis]:
         if not self._frames:
@@ -65,14 +65,17 @@ class BeamSearch:
         self._settle_frames = settle_frames
 
     def read(self, log_probs: Tensor) -> None:
-        self._beam.advance(self._state, log_probs)
-        frames = int(self._state.frames[0])
-        if frames % self._settle_frames == 0:
-            self._beam.settle(self._state, frames - self._settle_frames)
+        while log_probs.shape[1]:
+            until_settled = self._settle_frames - int(self._state.frames[0]) % self._settle_frames
+            self._beam.advance(self._state, log_probs[:, :until_settled])
+            log_probs = log_probs[:, until_settled:]
+            frames = int(self._state.frames[0])
+            if frames % self._settle_frames == 0:
+                self._beam.settle(self._state, frames - self._settle_frames)
 
-    def open_tokens(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        best = self._beam.nbest(self._state, 1, final=False)[0][0].tokens
-        return best, self._beam.stable_prefix(self._state)[0]
+    def best(self) -> tuple[Hypothesis, tuple[int, ...]]:
+        ((found,),) = self._beam.nbest(self._state, 1, final=False)
+        return found, self._beam.stable_prefix(self._state)[0]
 
     def nbest(self, n: int) -> list[Hypothesis]:
         return self._passes.nbest(self._state, n)[0]

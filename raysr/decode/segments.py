@@ -1,6 +1,6 @@
 """Decoding a stream of encoder frames into segments: the same code for live sessions and for whole files.
 
-Frames are taken one by one, whatever a push holds, so that the finals do not depend on how a stream was cut.
+Every frame is treated alike whatever a push holds, so that the finals do not depend on how a stream was cut.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from raysr.decode.language_model import LanguageModel
 from raysr.decode.one_pass import ONE_PASS, one_pass
 from raysr.decode.rescore import rescore
 from raysr.decode.segment_search import open_search
-from raysr.decode.words import best_words, text_of, utterance_confidence
+from raysr.decode.words import best_words, text_of, utterance_confidence, words_of
 from raysr.errors import ConfigError
 from raysr.model.model import FRAME_SHIFT_MS, AsrModel
 from raysr.text.tokeniser import Tokeniser
@@ -51,12 +51,22 @@ class SegmentDecoder:
         self._shown = ("", "")
         self._open()
 
-    def push(self, out: Tensor) -> list[Event]:
-        """Read encoder frames (t, D); return finals they complete, then the text now open if it changed."""
+    def push(self, out: Tensor, log_probs: Tensor | None = None) -> list[Event]:
+        """Read encoder frames; return finals they complete, then the text now open if it changed.
+
+        Args:
+            out: frames (t, D).
+            log_probs: their natural-log CTC posteriors (t, V) on the CPU, where the caller has them.
+        """
         events: list[Event] = []
         with torch.inference_mode():
-            for frame in out.unsqueeze(1):  # (1, D)
-                events += self._read(frame)
+            log_probs = self._log_probs(out) if log_probs is None else log_probs
+            first, begin = self._frame, 0
+            for end in self._endpointer.push(log_probs[:, BLANK].tolist()):
+                self._read(out[begin : end.frame - first], log_probs[begin : end.frame - first])
+                begin = end.frame - first
+                events += self._close("endpoint")
+            self._read(out[begin:], log_probs[begin:])
         partial = self._partial()
         text = (partial.stable, partial.volatile)
         if any(text) and text != self._shown:
@@ -79,15 +89,17 @@ class SegmentDecoder:
         self._shown = ("", "")
         self._search = open_search(self._config, self._lm, self._bias, self._frame_seconds)
 
-    def _read(self, frame: Tensor) -> list[Event]:
-        # One frame a call: a product over another number of rows may round differently.
-        log_probs = self._model.ctc_log_probs(frame.unsqueeze(0)).cpu()  # (1, 1, V)
-        self._search.read(log_probs)
-        self._frame += 1
+    def _log_probs(self, out: Tensor) -> Tensor:
+        """Return the CTC posteriors (t, V) of frames (t, D), each by itself: a larger product may round otherwise."""
+        frames = [self._model.ctc_log_probs(frame.view(1, 1, -1))[0] for frame in out]
+        return torch.cat([out.new_zeros(0, self._model.vocab_size, dtype=torch.float32), *frames]).cpu()
+
+    def _read(self, out: Tensor, log_probs: Tensor) -> None:
+        """Read frames (t, D) of the open segment, and their CTC posteriors (t, V)."""
+        self._search.read(log_probs.unsqueeze(0))
+        self._frame += len(out)
         if self._decodes_anew or self._config.method == "rescore":
-            self._frames.append(frame)
-        ends = self._endpointer.push([float(log_probs[0, 0, BLANK])])
-        return self._close("endpoint") if ends else []
+            self._frames.append(out.clone())  # of what may be a row of a large batch
 
     def _close(self, cause: Cause) -> list[Event]:
         nbest = self._search.nbest(self._config.nbest)
@@ -125,12 +137,13 @@ class SegmentDecoder:
             return rescore(self._model, out, lengths, [nbest], self._config)[0]
 
     def _partial(self) -> Partial:
-        best, stable = self._search.open_tokens()
-        text, sure = text_of(self._tokeniser, best), text_of(self._tokeniser, stable)
+        best, stable = self._search.best()
+        text, sure = text_of(self._tokeniser, best.tokens), text_of(self._tokeniser, stable)
         # What is decoded anew may come out otherwise from its first token on.
         sure = sure if text.startswith(sure) and not self._decodes_anew else ""
         start, end = self._begin * self._frame_seconds, self._frame * self._frame_seconds
-        return Partial(self._segment, start, end, sure, text[len(sure) :])
+        words = words_of(self._tokeniser, best, self._frame_seconds, start)
+        return Partial(self._segment, start, end, sure, text[len(sure) :], words)
 
 
 def check_phrases(phrases: Sequence[Mapping[str, float]], config: DecodeConfig) -> None:

@@ -2,7 +2,7 @@
 
 import itertools
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 import torch
@@ -46,8 +46,9 @@ class Streamer:
 
     Streams join, leave and begin again by slot, each at its own time; :meth:`step` computes the next chunk of
     all that have one in one batch, and what comes out of a stream does not depend on the others. Of T fbank
-    frames pushed in any split, ``step`` and ``finish`` together return ``model.output_frames(T)`` encoder
-    frames, equal to ``model.encode(features, lengths, chunk_size, left_chunks, lookahead)``.
+    frames pushed in any split, ``step`` and ``finish`` (or ``step`` after ``end``) together return
+    ``model.output_frames(T)`` encoder frames, equal to
+    ``model.encode(features, lengths, chunk_size, left_chunks, lookahead)``.
 
     A chunk is computed as soon as its window of (chunk_size + lookahead - 1) x hop + window frames is there (67
     of them for 16 and none ahead at rate 4); the next window begins chunk_size x hop frames later. With
@@ -86,6 +87,7 @@ class Streamer:
         self._lock = threading.Lock()
         self._features: dict[int, Tensor] = {}
         self._steps: dict[int, int] = {}
+        self._owed: dict[int, int] = {}  # steps without features that ended streams still take
         self._room = 1  # for so many streams there are caches
         self._left_frames = 0  # that caches have room for, where that grows
         with torch.inference_mode():
@@ -115,6 +117,7 @@ class Streamer:
         self._check(slot)
         self._features.pop(slot, None)
         self._steps.pop(slot, None)
+        self._owed.pop(slot, None)
         if slot < self._room:
             for cache in pytree.tree_leaves(self._caches):
                 cache[slot].zero_()
@@ -125,47 +128,73 @@ class Streamer:
         self._check(slot)
         self._features[slot] = torch.cat((self._unread(slot), features.to(self._nothing)))
 
+    def end(self, slot: int) -> None:
+        """Tell that a stream has no more features: :meth:`step` computes what is left, down to the last frame."""
+        self._check(slot)
+        begun = slot in self._steps or self._model.output_frames(len(self._unread(slot))) > 0
+        self._owed[slot] = self.delay // self.chunk.size if begun else 0
+
+    def due(self, slot: int) -> bool:
+        """Return whether :meth:`step` would compute anything for a stream."""
+        self._check(slot)
+        return self._frames_due(slot) > 0 or self._owed.get(slot, 0) > 0
+
     @torch.inference_mode()
     def step(self, slots: Collection[int] | None = None) -> dict[int, Tensor]:
-        """Encode one chunk of every stream whose window is complete; return by slot the frames (t', D) that came out.
+        """Encode one chunk of every stream that is due; return by slot the frames (t', D) that came out.
 
-        Empty when no window is complete. A stream's tensor is empty while chunk-flow waits for its look-ahead. Where
-        the encoder raises, every stream is as it was.
+        A stream is due when its window is complete or its end was told. Empty when none is. A stream's tensor is empty
+        while chunk-flow waits for its look-ahead. Where the encoder raises, every stream is as it was.
 
         Args:
             slots: those whose streams may be stepped; all unless given.
         """
-        able = self._features if slots is None else set(slots)
-        ready = sorted(slot for slot in able if len(self._unread(slot)) >= self.window)
+        able = self._features.keys() | self._owed.keys() if slots is None else set(slots)
+        ready = sorted(slot for slot in able if self.due(slot))
         if not ready:
             return {}
-        windows = torch.stack([self._features[slot][: self.window] for slot in ready])
-        out = self._encode(ready, windows, self.chunk.width)
-        for slot in ready:
-            rest = self._features[slot][self.hop :]
+        frames = [self._frames_due(slot) for slot in ready]
+        out = self._encode(ready, torch.stack([self._window(slot) for slot in ready]), frames)
+        for slot, count in zip(ready, frames, strict=True):
+            if not count:
+                self._owed[slot] -= 1
+            rest = self._unread(slot)[self.hop :]
             # A clone, so that what is left of a long push does not keep all of it in memory.
             self._features[slot] = rest.clone() if len(rest) < self.window else rest
         return out
 
-    @torch.inference_mode()
     def finish(self, slot: int) -> Tensor:
         """Return the encoder frames (t', D) still to come of a stream; another one may begin in its slot."""
-        self._check(slot)
-        features = self._unread(slot)
+        self.end(slot)
         outs = [self._model.cmvn_mean.new_zeros(0, self._model.config.encoder.dim)]
-        while frames := min(self._model.output_frames(len(features)), self.chunk.width):
-            window = F.pad(features[: self.window], (0, 0, 0, max(self.window - len(features), 0)))
-            outs.append(self._encode([slot], window.unsqueeze(0), frames)[slot])
-            features = features[self.hop :]
-        if self._steps.get(slot, 0) > 0:
-            silence = self._nothing.new_zeros(1, self.window, self._nothing.shape[1])
-            for _ in range(self.delay // self.chunk.size):
-                outs.append(self._encode([slot], silence, 0)[slot])
+        while self.due(slot):
+            outs.append(self.step([slot])[slot])
         self.reset(slot)
         return torch.cat(outs)
 
-    def _encode(self, slots: list[int], windows: Tensor, frames: int) -> dict[int, Tensor]:
-        """Step the streams of ``slots`` over windows (N, window, mel_bins) of ``frames`` encoder frames each."""
+    @torch.inference_mode()
+    def log_probs(self, outs: Sequence[Tensor]) -> list[Tensor]:
+        """Return CTC's natural-log posteriors (t', V) of frames (t', D) of several streams, on the CPU.
+
+        One product and one transfer serve them all.
+        """
+        found = self._model.ctc_log_probs(torch.cat(list(outs)).unsqueeze(0))[0].cpu()
+        return list(found.split([len(out) for out in outs]))
+
+    def _frames_due(self, slot: int) -> int:
+        """Return how many encoder frames the next step computes of a stream's features."""
+        unread = len(self._unread(slot))
+        if unread >= self.window:
+            return self.chunk.width
+        return min(self._model.output_frames(unread), self.chunk.width) if slot in self._owed else 0
+
+    def _window(self, slot: int) -> Tensor:
+        """Return the features (window, mel_bins) of a stream's next step; after its end there is silence."""
+        window = self._unread(slot)[: self.window]
+        return window if len(window) == self.window else F.pad(window, (0, 0, 0, self.window - len(window)))
+
+    def _encode(self, slots: list[int], windows: Tensor, frames: list[int]) -> dict[int, Tensor]:
+        """Step the streams of ``slots`` over windows (N, window, mel_bins), with so many encoder frames each (N,)."""
         if self._room <= max(slots):
             self._make_room(min(1 << max(slots).bit_length(), self._slots))
         if self.chunk.left < 0:
@@ -177,7 +206,7 @@ class Streamer:
         caches = self._caches
         if not everyone:
             caches = pytree.tree_map(lambda cache: cache.index_select(0, rows), caches)
-        out, valid, caches = self._step(windows, torch.full_like(rows, frames), caches)
+        out, valid, caches = self._step(windows, torch.tensor(frames, device=windows.device), caches)
         if not everyone:
             caches = pytree.tree_map(lambda cache, new: cache.index_copy_(0, rows, new), self._caches, caches)
         self._caches = caches

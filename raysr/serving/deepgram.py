@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from fastapi import APIRouter, WebSocket
 
 from raysr.audio.files import SAMPLE_RATE
+from raysr.decode.words import utterance_confidence
 from raysr.errors import ConfigError, RaysrError
 from raysr.serving.live import Step
 from raysr.serving.live_socket import Asked, LiveSocket, Message, Reason, Refusal, json_object
@@ -162,6 +163,22 @@ class Deepgram:
         return messages
 
     def _final(self, event: Final, step: Step) -> Message:
+        return self._results(event, step) | {
+            "is_final": True,
+            "speech_final": event.cause == "endpoint",
+            "from_finalize": event.cause == "finalize",
+            "raysr": _ours(event, event.text, "", step),
+        }
+
+    def _interim(self, event: Partial, step: Step) -> Message:
+        return self._results(event, step) | {
+            "is_final": False,
+            "speech_final": False,
+            "from_finalize": False,
+            "raysr": _ours(event, event.stable, event.volatile, step),
+        }
+
+    def _results(self, event: Event, step: Step) -> Message:
         words = [
             {
                 "word": word.text,
@@ -172,24 +189,8 @@ class Deepgram:
             }
             for word in event.words
         ]
-        alternative = {"transcript": event.text, "confidence": round(event.confidence, 4), "words": words}
-        return self._results(event, alternative, step) | {
-            "is_final": True,
-            "speech_final": event.cause == "endpoint",
-            "from_finalize": event.cause == "finalize",
-            "raysr": _ours(event, event.text, "", step),
-        }
-
-    def _interim(self, event: Partial, step: Step) -> Message:
-        alternative = {"transcript": event.text, "confidence": 0.0, "words": []}
-        return self._results(event, alternative, step) | {
-            "is_final": False,
-            "speech_final": False,
-            "from_finalize": False,
-            "raysr": _ours(event, event.stable, event.volatile, step),
-        }
-
-    def _results(self, event: Event, alternative: Message, step: Step) -> Message:
+        confidence = round(utterance_confidence(event.words), 4)
+        alternative = {"transcript": event.text, "confidence": confidence, "words": words}
         return {
             "type": "Results",
             "channel_index": [0, 1],

@@ -19,6 +19,7 @@ class Partial:
         volatile: the tail that later audio may still change; ``stable + volatile`` is the text.
         since: the second of the session's audio from which on this model has heard it; what it makes of a segment
             depends on the audio from there to the segment's end alone.
+        words: with times in seconds of the session's audio; their confidences are not calibrated.
     """
 
     session: str
@@ -29,6 +30,7 @@ class Partial:
     stable: str
     volatile: str
     since: float = 0.0
+    words: tuple[Word, ...] = ()
 
     @property
     def text(self) -> str:

@@ -4,13 +4,15 @@ from collections.abc import Generator, Mapping
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from raysr.audio.fbank import OnlineFbank
 from raysr.decode.events import Event
 from raysr.decode.segments import SegmentDecoder
 from raysr.stream.streaming_model import StreamingModel
-from raysr.stream.together import Waiting
+from raysr.stream.together import Encoded, Waiting
+
+Reading = Generator[Waiting, Encoded, list[Event]]
+"""A task that reads what a passage heard."""
 
 
 class Passage:
@@ -44,34 +46,38 @@ class Passage:
         frames = self._config.frames(self._samples) + further
         return self._config.window_samples + (frames - 1) * self._config.shift_samples - self._samples
 
-    def push(self, samples: np.ndarray) -> Generator[Waiting, Tensor, list[Event]]:
+    def push(self, samples: np.ndarray) -> Reading:
         """Recognise as much of the samples (N,) as fills whole chunks."""
         self._samples += len(samples)
         features = self._fbank.push(torch.from_numpy(samples))  # (t, mel_bins)
         self._streamer.push(self._slot, features)
         self._unread += len(features)
-        outs = []
-        while self._unread >= self._streamer.window:
-            outs.append((yield Waiting(self._streamer, self._slot)))  # (t', D)
-            self._unread -= self._streamer.hop
-        return self._decode(torch.cat(outs)) if outs else []
+        return (yield from self._decode())
 
-    def finalize(self) -> list[Event]:
+    def finalize(self) -> Reading:
         """Recognise what was pushed to its end because the client asks for it; the passage ends."""
-        return self._flush() + self._decoder.finalize()
+        return (yield from self._flush()) + self._decoder.finalize()
 
-    def finish(self) -> list[Event]:
+    def finish(self) -> Reading:
         """Recognise what was pushed to its end; the passage ends."""
-        return self._flush() + self._decoder.finish()
+        return (yield from self._flush()) + self._decoder.finish()
 
     def leave(self) -> None:
         """Let another passage have the place in the model's batch; nothing else may follow."""
         self._streamer.leave(self._slot)
 
-    def _flush(self) -> list[Event]:
-        return self._decode(self._streamer.finish(self._slot))
+    def _flush(self) -> Reading:
+        self._streamer.end(self._slot)
+        return (yield from self._decode())
 
-    def _decode(self, out: Tensor) -> list[Event]:
-        """Read encoder frames (t', D)."""
+    def _decode(self) -> Reading:
+        """Have all steps taken that are due, and read what they bring."""
+        found: list[Encoded] = []
+        while self._streamer.due(self._slot):
+            found.append((yield Waiting(self._streamer, self._slot)))
+            self._unread -= self._streamer.hop
+        if not found:
+            return []
+        out, log_probs = found[0] if len(found) == 1 else map(torch.cat, zip(*found, strict=True))
         self._frames += len(out)
-        return self._decoder.push(out)
+        return self._decoder.push(out, log_probs)

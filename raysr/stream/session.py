@@ -116,7 +116,7 @@ class Session:
             return []
         events: list[Event] = []
         if self._speaking:
-            found = self._passage.finalize()
+            found = yield from self._passage.finalize()
             paused = [replace(e, cause="endpoint") if isinstance(e, decoded.Final) else e for e in found]
             events += yield from self._read(paused)
         if self._newer is not None:  # no final has brought it in
@@ -163,7 +163,8 @@ class Session:
     def _close(self, cause: Literal["finalize", "stop"]) -> Task:
         """End the passage and begin the next one after it; see to it that a final comes last."""
         newer, self._newer = self._newer, None
-        found = self._passage.finalize() if cause == "finalize" else self._passage.finish()
+        passage = self._passage
+        found = yield from passage.finalize() if cause == "finalize" else passage.finish()
         events = yield from self._read(found)
         if not events or not isinstance(events[-1], Final) or events[-1].cause != cause:
             start = self._boundary / self._rate
@@ -222,24 +223,12 @@ class Session:
         return self._recent_start + len(self._recent)
 
     def _named(self, event: decoded.Event) -> Event:
-        start, end = self._absolute(event.start), self._absolute(event.end)
-        if isinstance(event, decoded.Partial):
-            return Partial(
-                self.id, self._segment, self.version, start, end, event.stable, event.volatile, self._since
-            )
+        span = self._absolute(event.start), self._absolute(event.end)
         words = tuple(self._moved(word) for word in event.words)
-        return Final(
-            self.id,
-            self._segment,
-            self.version,
-            start,
-            end,
-            event.text,
-            words,
-            event.confidence,
-            event.cause,
-            self._since,
-        )
+        numbered = self.id, self._segment, self.version, *span
+        if isinstance(event, decoded.Partial):
+            return Partial(*numbered, event.stable, event.volatile, self._since, words)
+        return Final(*numbered, event.text, words, event.confidence, event.cause, self._since)
 
     def _moved(self, word: Word) -> Word:
         return Word(word.text, self._absolute(word.start), self._absolute(word.end), word.confidence)

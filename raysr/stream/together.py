@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,16 +11,25 @@ from torch import Tensor
 from raysr.model.streaming import Streamer
 from raysr.stream.events import Event
 
+Found = TypeVar("Found")
+
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A stream whose next window of features is complete: who waits is sent the encoder frames (t', D) of it."""
+    """A stream that is due for a step: who waits is sent what it brings."""
 
     streamer: Streamer
     slot: int
 
 
-Task = Generator[Waiting, Tensor, list[Event]]
+class Encoded(NamedTuple):
+    """Encoder frames (t', D) of a stream, and their natural-log CTC posteriors (t', V) on the CPU."""
+
+    out: Tensor
+    log_probs: Tensor
+
+
+Task = Generator[Waiting, Encoded, list[Event]]
 """Something a session is asked for; it yields where it needs an encoder step, and returns what came of it."""
 
 
@@ -48,7 +58,7 @@ def together(
     found: dict[int, list[Event] | Exception] = {}
     waiting: dict[int, Waiting] = {}
 
-    def resume(number: int, frames: Tensor | Exception | None) -> None:
+    def resume(number: int, frames: Encoded | Exception | None) -> None:
         waiting.pop(number, None)
         task = tasks[number]
         try:
@@ -74,12 +84,27 @@ def together(
     return [found[number] for number in range(len(tasks))]
 
 
-def _stepped(streamer: Streamer, slots: list[int]) -> Mapping[int, Tensor | Exception]:
-    """Return what a step brings by slot; where one fails, as for want of memory, each half is stepped by itself."""
+def _stepped(streamer: Streamer, slots: list[int]) -> dict[int, Encoded | Exception]:
+    """Return what a step brings by slot."""
+
+    def scores(slots: list[int]) -> dict[int, Encoded]:
+        log_probs = streamer.log_probs([outs[slot] for slot in slots])
+        return {slot: Encoded(outs[slot], own) for slot, own in zip(slots, log_probs, strict=True)}
+
+    found = _halving(streamer.step, slots)
+    outs = {slot: out for slot, out in found.items() if not isinstance(out, Exception)}
+    failed = {slot: error for slot, error in found.items() if isinstance(error, Exception)}
+    return {**_halving(scores, list(outs)), **failed}
+
+
+def _halving(
+    work: Callable[[list[int]], Mapping[int, Found]], slots: list[int]
+) -> dict[int, Found | Exception]:
+    """Return what work on slots brings of each; where it fails, as for want of memory, each half is tried by itself."""
     try:
-        return streamer.step(slots)
+        return dict(work(slots)) if slots else {}
     except Exception as error:
         if len(slots) == 1:
             return {slots[0]: error}
     half = len(slots) // 2
-    return {**_stepped(streamer, slots[:half]), **_stepped(streamer, slots[half:])}
+    return {**_halving(work, slots[:half]), **_halving(work, slots[half:])}

@@ -20,7 +20,7 @@ def normalise(text: str) -> str:
     "us", "p.m." is "pm"), letters of any script and their marks are kept. Idempotent.
     """
     text = _fold(_VULGAR_FRACTION.sub(r"\1 ", text))
-    text = _INITIALS.sub(lambda match: match[1].replace(".", ""), text)
+    text = _fold(_INITIALS.sub(lambda match: match[1].replace(".", ""), text))
     text = _keep_letters(spell_numbers(text).translate(_SYMBOLS))
     text = " ".join(_ABBREVIATIONS.get(word, word) for word in text.split())
     return _PER_CENT.sub("percent", text)

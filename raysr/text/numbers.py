@@ -14,7 +14,7 @@ _MONEY_AFTER = re.compile(rf"({_NUMBER})\s?([£€])(?![0-9])")
 _DECADE = re.compile(r"(?<![^\W_])'?([0-9]{1,3}0)'?s(?![^\W_])")
 _ORDINAL = re.compile(r"([0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:st|nd|rd|th)(?![^\W_])")
 _FRACTION = re.compile(r"(?:([0-9]+) +)?([0-9]+)⁄([0-9]+)")
-_MINUS = re.compile(r"(?<!\S)[-−](?=[0-9.])")
+_MINUS = re.compile(r"(?<!\S)[-−](?=\.?[0-9])")
 _PLAIN = re.compile(_NUMBER)
 _UNITS = {"$": ("dollar", "cent"), "£": ("pound", "penny"), "€": ("euro", "cent"), "¥": ("yen", "sen")}
 _PLURALS = {"penny": "pence", "yen": "yen", "sen": "sen", "half": "halves"}

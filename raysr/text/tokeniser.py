@@ -78,7 +78,7 @@ class Tokeniser:
         characters = len(set("".join(lines)) - {" "}) + 4  # blank, unk, eos and the boundary
         if config.kind == "bpe" and config.vocab_size < characters:
             raise ConfigError(
-                f"tokeniser.vocab_size: {config.vocab_size} is below the {characters} characters of the texts"
+                f"tokenizer.vocab_size: {config.vocab_size} is below the {characters} characters of the texts"
             )
         size = characters if config.kind == "char" else config.vocab_size
         return cls(_train(lines, config.kind, size, longest))

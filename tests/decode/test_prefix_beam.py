@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.textbook_beam import TextbookBeam
+from raysr.decode.hypothesis import common_prefix
 from raysr.decode.language_model import LanguageModel, log_prob
 from raysr.decode.lexicon import Lexicon
 from raysr.decode.mixture import Mixture
@@ -148,6 +149,7 @@ def test_later_frames_never_change_the_stable_prefix(seed: int) -> None:
     for t in range(40):
         (stable,) = beam.stable_prefix(beam.advance(state, log_probs[:, t : t + 1]))
         assert stable[: len(before)] == before
+        assert stable == common_prefix([h.tokens for h in beam.nbest(state, 5, final=False)[0]])
         before = stable
     assert all(h.tokens[: len(before)] == before for h in beam.nbest(state, 5, final=True)[0])
 

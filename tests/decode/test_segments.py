@@ -124,6 +124,13 @@ def test_a_stable_prefix_is_never_rewritten_and_comes_to_rest(method: str) -> No
         stable = ""
         for partial in partials:
             assert isinstance(partial, Partial)
+            assert (
+                " ".join(word.text for word in partial.words) == (partial.stable + partial.volatile).strip()
+            )
+            times = [t for word in partial.words for t in (word.start, word.end)]
+            assert partial.start <= times[0]
+            assert times == sorted(times)
+            assert times[-1] <= partial.end
             assert partial.stable.startswith(stable)
             stable = partial.stable
         assert final.text.startswith(stable)

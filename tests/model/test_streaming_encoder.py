@@ -267,6 +267,37 @@ def test_memory_follows_the_streams_that_are_there(
         assert sizes["one again"] < 2 * sizes["one"]
 
 
+@pytest.mark.parametrize("encoder", ENCODERS, ids=str)
+@settings(max_examples=25)
+@given(
+    lengths=st.lists(st.integers(0, 90), min_size=2, max_size=5),
+    told=st.lists(st.integers(0, 8)),
+    data=st.data(),
+)
+def test_streams_that_end_share_their_last_steps_with_those_that_go_on(
+    make_model: MakeModel, encoder: dict[str, Any], lengths: list[int], told: list[int], data: st.DataObject
+) -> None:
+    model, size = make_model(**encoder), chunk_of(encoder, 4)
+    streamer = Streamer(model, size, 2, slots=len(lengths))
+    features = [features_of(length, seed) for seed, length in enumerate(lengths)]
+    outs: dict[int, list[Tensor]] = {streamer.join(): [] for _ in features}
+    for slot in outs:
+        streamer.push(slot, features[slot])
+    ending = data.draw(st.permutations(list(outs)))
+    while ending or any(streamer.due(slot) for slot in outs):
+        if ending and (told.pop() if told else 0) < 4:
+            streamer.end(ending.pop())
+        due = {slot for slot in outs if streamer.due(slot)}
+        ready = streamer.step()
+        assert ready.keys() == due
+        for slot, out in ready.items():
+            outs[slot].append(out)
+    for slot, found in outs.items():
+        streamed = torch.cat([*found, torch.zeros(0, model.config.encoder.dim)])
+        torch.testing.assert_close(streamed, masked(model, features[slot], size, 2), atol=1e-5, rtol=0)
+        assert len(streamer.finish(slot)) == 0
+
+
 def test_a_step_that_fails_leaves_every_stream_as_it_was(make_model: MakeModel) -> None:
     model, features, failing = make_model(), [features_of(150, seed) for seed in range(3)], [False]
 

@@ -92,6 +92,10 @@ def test_results_carry_what_the_protocol_asks_for(server: Server) -> None:
             message["raysr"]["stable"] + message["raysr"]["volatile"]
             == (message["channel"]["alternatives"][0]["transcript"])
         )
+        (told,) = message["channel"]["alternatives"]
+        assert " ".join(word["word"] for word in told["words"]) == told["transcript"].strip()
+        assert all(message["start"] <= word["start"] < word["end"] for word in told["words"])
+        assert 0 < told["confidence"] <= 1
     assert (first["speech_final"], second["speech_final"]) == (True, False)
     assert first["start"] + first["duration"] == pytest.approx(second["start"])
     best = second["channel"]["alternatives"][0]

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_session import finals, masked, same
+from torch import Tensor
 from toy_language import relative, sung
 
 from raysr.pool import Recogniser
 from raysr.stream.engine import Engine
-from raysr.stream.events import Event
+from raysr.stream.events import Event, Final
 from raysr.stream.session import Session
 from raysr.stream.streaming_model import StreamingModel
 from raysr.stream.together import Task, together
@@ -135,6 +136,40 @@ def test_a_step_that_fails_alone_ends_its_own_stream_and_no_other(
         assert isinstance(found, list)
         assert isinstance(other, list)
         assert [event.text for event in found] == [event.text for event in other]
+
+
+def test_where_scores_fail_no_step_is_taken_twice(
+    recogniser: Recogniser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, whole = StreamingModel(recogniser, slots=3), StreamingModel(recogniser)
+    sessions = [Session(broken) for _ in range(3)]
+    log_probs = broken.streamer.log_probs
+
+    def failing(outs: list[Tensor]) -> list[Tensor]:
+        if len(outs) > 1:
+            raise MemoryError("no more")
+        return log_probs(outs)
+
+    monkeypatch.setattr(broken.streamer, "log_probs", failing)
+    samples = sung("bad cafe", seed=1)
+    found = together([s.push_task(samples) for s in sessions])
+    assert found == [Session(whole).push(samples)] * 3
+    ended = together([s.finish_task() for s in sessions])
+    assert all(isinstance(one, list) and isinstance(one[-1], Final) for one in ended)
+
+
+def test_sessions_that_end_share_their_last_steps(recogniser: Recogniser) -> None:
+    model, sizes = StreamingModel(recogniser, slots=SLOTS), list[int]()
+    sessions = [Session(model) for _ in range(SLOTS)]
+    samples = sung("head ache", seed=3)
+    together([s.push_task(samples) for s in sessions])
+    texts = together([s.finish_task() for s in sessions], lambda size, seconds: sizes.append(size))
+    assert sizes
+    assert set(sizes) == {SLOTS}
+    other = Session(StreamingModel(recogniser))
+    other.push(samples)
+    (alone,) = finals(other.finish())
+    assert [[final.text for final in finals(found)] for found in texts] == [[alone.text]] * SLOTS
 
 
 def held() -> tuple[threading.Event, threading.Event, Callable[[], Task]]:
