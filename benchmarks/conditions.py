@@ -3,10 +3,11 @@
 python -m benchmarks.conditions --seeds 1 2 3 --json results/conditions.json
 
 Four arms of the demo's recipe with the same updates: trained on the labelled audio alone, or by pseudo-labels of the
-unlabelled audio too; each with nothing added to what is trained on, or with noise and music behind it. SpecAugment and
-tempo are in all of them. :mod:`benchmarks.conditions_sets` says which conditions the unlabelled audio has. Every model
-is scored on every set of it, greedily and with a language model of the labelled transcripts: word error rate, of speech
-that switches languages mixed error rate, fillers left out on both sides.
+unlabelled audio too; each with nothing done to the audio that is trained on, or with noise and music behind it, and a
+part of it in rooms and on the telephone. SpecAugment and tempo are in all of them. :mod:`benchmarks.conditions_sets`
+says which conditions the unlabelled audio has. Every model is scored on every set of it, greedily and with a language
+model of the labelled transcripts: word error rate, of speech that switches languages mixed error rate, fillers left out
+on both sides.
 
 augment_music5_gain    errors in music at 5 dB that augmentation saves the supervised arm: (without - with) / without
 ipl_music5_gain        of those of the supervised arm with augmentation, what IPL with augmentation saves
@@ -53,9 +54,21 @@ from raysr.stream.recognising import recognise_set
 
 COMMON = ["trainer.steps_by_cycle=[2000, 2000, 2000]", "run.canary=0", "stop.enabled=false"]
 PLAIN, AUGMENTED = "", " + augmentation"
-BEHIND = {
+WAVEFORM: Mapping[str, Any] = {
+    "share": 0.5,
+    "room": {"share": 0.5},
+    "walk": {"share": 0.15},
+    "noise": {"share": 0.3, "snr_db": [5, 20]},
+    "band": {"share": 0.1},
+    "codec": {"share": 0.25, "kinds": ["alaw", "mulaw", "gsm", "opus"], "bit_rate": [8000, 24_000]},
+    "gain_db": {"share": 0.3},
+}
+HARDER = {
     PLAIN: ["trainer.augment.background.share=0"],
-    AUGMENTED: ["trainer.augment.background={share: 0.6, music: 0.7, snr_db: [0, 20]}"],
+    AUGMENTED: [
+        "trainer.augment.background={share: 0.6, music: 0.7, snr_db: [0, 20]}",
+        f"trainer.augment.waveform={json.dumps(WAVEFORM)}",
+    ],
 }
 SUPERVISED, IPL = "supervised", "ipl"
 ARMS: Mapping[str, Sequence[str]] = {SUPERVISED: [NEVER], IPL: []}
@@ -65,7 +78,7 @@ GAINS = {
     "ipl without augmentation": (SUPERVISED + PLAIN, IPL + PLAIN),
     "both": (SUPERVISED + PLAIN, IPL + AUGMENTED),
 }
-FIXED = ("run.cycles", "trainer.steps", "trainer.augment.background")
+FIXED = ("run.cycles", "trainer.steps", "trainer.augment.background", "trainer.augment.waveform")
 PARTS_OF_CLEAN = ("accents", "names")
 LM, CLEAN, MUSIC = "lm", "clean", "music5"
 Sets = Mapping[str, Sequence[Utterance]]
@@ -84,15 +97,15 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="of the recipe, in every arm: dotted.key=value")
     options = parser.parse_args()
     if fixed := [o for o in options.overrides if o.startswith(FIXED)]:
-        parser.error(f"{fixed[0]}: cycles, updates and what is behind the speech are set by the arms")
+        parser.error(f"{fixed[0]}: cycles, updates and what is done to the audio are set by the arms")
     work = options.work.absolute()
     sets = condition_sets(work / f"sets-{key()}")
     cache = FeatureCache(work / "features", read_config(RECIPE, options.overrides).features)
     if unread := cache.ensure([u for part in sets.values() for u in part], os.cpu_count() or 1):
         raise SystemExit(f"error: {unread}")
     cells: dict[tuple[str, int], Path] = {}
-    for behind, how in BEHIND.items():
-        arms = {arm + behind: chosen for arm, chosen in ARMS.items()}
+    for harder, how in HARDER.items():
+        arms = {arm + harder: chosen for arm, chosen in ARMS.items()}
         comparison = Comparison(work, arms, [*COMMON, *how, *options.overrides], students=True)
         cells |= comparison.run(options.seeds, options.jobs)
     jobs = options.jobs or os.cpu_count()

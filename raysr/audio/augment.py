@@ -40,6 +40,7 @@ from raysr.errors import AudioError
 PEAK = 0.99
 C = TypeVar("C")
 _STREAMS = ("room", "walk", "noise", "music", "babble", "packets")
+Colour = Literal["white", "pink", "brown"]
 Factor = Annotated[float, Field(ge=FACTORS[0], le=FACTORS[1]), AfterValidator(hundredths)]
 Decibels = Annotated[float, Field(ge=-100, le=100)]
 
@@ -75,7 +76,7 @@ class Sound(Config):
 class Noise(Sound):
     """Noise; generated in a colour."""
 
-    colour: Literal["white", "pink", "brown"] | None = None
+    colour: Colour | None = None
     """``pink`` unless given."""
 
     @model_validator(mode="after")

@@ -108,6 +108,9 @@ class DdpTrainer:
         options = {name: getattr(config, name) for name in TrainConfig.model_fields}
         if config.steps_by_cycle:
             options["steps"] = config.steps_by_cycle[min(c.cycle, len(config.steps_by_cycle) - 1)]
+        augment = config.augment
+        waveform = augment.waveform.located(Path.cwd())
+        options["augment"] = augment.model_copy(update={"waveform": waveform})
         taught = distributions_folder(c.folder / "predictions")
         return TrainJob(
             out=str(self.out),

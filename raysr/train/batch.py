@@ -17,6 +17,7 @@ from raysr.model.distillation import SequenceLevel, WordLevel
 from raysr.text.tokeniser import Tokeniser
 from raysr.train.distillation import DistillationConfig, Targets, random_targets, to_device
 from raysr.train.job import AugmentConfig
+from raysr.train.reading.harder import Harder
 from raysr.train.reading.reader import FeatureReader
 
 LOSS_WEIGHT = "loss_weight"
@@ -76,12 +77,13 @@ class BatchMaker:
         tokeniser: Tokeniser,
         augment: AugmentConfig,
         seed: int = 0,
+        harder: Harder | None = None,
     ) -> None:
         for utterance in utterances:
             if not utterance.text:
                 raise CorpusError(f"utterance {utterance.id} has no text to train on")
         self.utterances = utterances
-        self.reader = reader
+        self.reader, self.harder = reader, harder
         self.augment = augment
         self.background = Background(augment.background, reader.config, seed)
         self.tokens = [torch.tensor(tokeniser.encode(u.text or "")) for u in utterances]
@@ -89,7 +91,7 @@ class BatchMaker:
 
     def make(self, indices: np.ndarray, generator: torch.Generator | None) -> Batch:
         """Return the batch of these utterances, augmented with draws from ``generator``; None: as they are."""
-        features = [self.reader.get(self.utterances[i]).float() for i in indices]  # (T_i, F)
+        features = self._features([self.utterances[i] for i in indices], generator)  # (T_i, F)
         lengths = torch.tensor([len(f) for f in features])
         tokens = [self.tokens[i] for i in indices]
         padded = torch.nn.utils.rnn.pad_sequence(features, batch_first=True)  # (B, T, F)
@@ -105,6 +107,16 @@ class BatchMaker:
             torch.from_numpy(self.weights[indices]).float(),
             self.targets(indices.tolist()) if self.targets else None,
         )
+
+    def _features(self, utterances: Sequence[Utterance], generator: torch.Generator | None) -> list[Tensor]:
+        """Return features (T_i, F) float32, of audio that was made harder where ``generator`` draws it."""
+        if self.harder is None or generator is None:
+            return [self.reader.get(u).float() for u in utterances]
+        seeds = torch.randint(2**63 - 1, (len(utterances),), generator=generator).tolist()
+        harder = [self.harder.get(u, seed) for u, seed in zip(utterances, seeds, strict=True)]
+        return [
+            self.reader.get(u).float() if f is None else f for u, f in zip(utterances, harder, strict=True)
+        ]
 
 
 def random_batch(

@@ -22,6 +22,8 @@ from raysr.train.distillation import SequenceTargets, Targets, WordTargets
 from raysr.train.distributions import StoredDistributions
 from raysr.train.job import TrainJob
 from raysr.train.memory.shapes import Lengths
+from raysr.train.reading.faults import Unreadable
+from raysr.train.reading.harder import Harder
 from raysr.train.reading.options import open_reader
 from raysr.train.reading.reader import FeatureReader
 from raysr.train.sampler import MixedSampler, scale, shard
@@ -87,10 +89,11 @@ class Data:
         dev: Sequence[Utterance],
         reader: FeatureReader,
         tokeniser: Tokeniser,
+        harder: Harder | None = None,
     ) -> None:
-        self.job = job
+        self.job, augment = job, job.train.augment
         everything = [utterance for source in sources for utterance in source]
-        self.batches = BatchMaker(everything, reader, tokeniser, job.train.augment, job.seed)
+        self.batches = BatchMaker(everything, reader, tokeniser, augment, job.seed, harder)
         self.batches.targets = _targets(job, self.batches, tokeniser)
         self.names = [utterance.id for utterance in everything]
         self.lengths = Lengths(
@@ -98,11 +101,11 @@ class Data:
             tokens=_dealt(_longest_texts(self.batches), sources),
             shares=shares,
             max_padding=job.train.max_padding,
-            stretch=1 / (1 - job.train.augment.warp.tempo),
+            stretch=augment.waveform.stretch / (1 - augment.warp.tempo),
             frame_shift_ms=job.features.frame_shift_ms,
         )
         self._frames = np.array([frames for source in self.lengths.frames for frames in source])
-        self.dev = BatchMaker(dev, reader, tokeniser, job.train.augment) if dev else None
+        self.dev = BatchMaker(dev, reader, tokeniser, augment) if dev else None
         self.dev_frames = [reader.frames(u) for u in dev]
 
     def sampler(self, budget: Budget) -> MixedSampler:
@@ -162,6 +165,7 @@ def open_data(
 
     Raises:
         CorpusError: there is nothing to train on, or an utterance has no text or no cached features.
+        AudioError: a folder of sounds for augmentation is not there, or holds none.
     """
     sources = [_read(source.manifest, "training") for source in job.sources]
     dev = _read(job.dev, "development") if job.dev else []
@@ -178,7 +182,10 @@ def open_data(
             (source, utterances) for source, utterances in zip(job.sources, kept, strict=True) if utterances
         ]
         shares = [source.share for source, _ in filled]
-        yield Data(job, [utterances for _, utterances in filled], shares, dev, reader, tokeniser)
+        waveform, harder = job.train.augment.waveform, None
+        if waveform.share:
+            harder = Harder(waveform, job.features, Unreadable(len(everything), tell))
+        yield Data(job, [utterances for _, utterances in filled], shares, dev, reader, tokeniser, harder)
 
 
 def _read(manifest: str, what: str) -> list[Utterance]:

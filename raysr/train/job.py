@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from raysr.audio.background import BackgroundConfig
+from raysr.audio.draws import WaveformConfig
 from raysr.audio.fbank import FbankConfig
 from raysr.audio.specaugment import SpecAugmentConfig
 from raysr.audio.warp import WarpConfig
@@ -41,8 +42,12 @@ class ScheduleConfig(Config):
 
 
 class AugmentConfig(Config):
-    """What is done to cached features at every visit, always after the cache."""
+    """What is done to an utterance at every visit: to its audio, or to the features that are kept, after the cache.
 
+    ``waveform`` reads the audio again and takes a core's time for it; the others cost next to nothing.
+    """
+
+    waveform: WaveformConfig = WaveformConfig()
     background: BackgroundConfig = BackgroundConfig()
     spec: SpecAugmentConfig = SpecAugmentConfig()
     warp: WarpConfig = WarpConfig()

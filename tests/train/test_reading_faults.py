@@ -15,7 +15,7 @@ from raysr.model.model import AsrModel
 from raysr.text.tokeniser import Tokeniser
 from raysr.train.batch import BatchMaker
 from raysr.train.job import AugmentConfig
-from raysr.train.reading.faults import MOST_IN_A_ROW, FaultTolerant
+from raysr.train.reading.faults import MOST_IN_A_ROW, FaultTolerant, Unreadable
 from raysr.train.reading.stream import Streamed
 from raysr.train.sampler import MixedSampler, scale, shard
 from tests.train.noise import CONFIG, files
@@ -43,7 +43,7 @@ def batches(
     utterances: Sequence[Utterance], told: dict[str, str], augment: AugmentConfig = STILL
 ) -> BatchMaker:
     tokeniser = Tokeniser.train([u.text or "" for u in utterances])
-    reader = FaultTolerant(Streamed(CONFIG), 10_000, told.__setitem__)
+    reader = FaultTolerant(Streamed(CONFIG), Unreadable(10_000, told.__setitem__))
     return BatchMaker(utterances, reader, tokeniser, augment)
 
 
@@ -74,7 +74,7 @@ def test_it_is_told_once_with_its_reason(tmp_path: Path) -> None:
     utterances = files(tmp_path, 3)
     Path(utterances[1].audio).unlink()
     told: list[tuple[str, str]] = []
-    reader = FaultTolerant(Streamed(CONFIG), 3, lambda *row: told.append(row))
+    reader = FaultTolerant(Streamed(CONFIG), Unreadable(3, lambda *row: told.append(row)))
     for utterance in 3 * utterances:
         assert len(reader.get(utterance)) == (1 if utterance.id == "u1" else reader.frames(utterance))
     ((name, reason),) = told
@@ -84,7 +84,7 @@ def test_it_is_told_once_with_its_reason(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("count", "allowed"), [(5, 1), (250, 3), (100_000, MOST_IN_A_ROW - 1)])
 def test_too_many_end_the_training(tmp_path: Path, count: int, allowed: int) -> None:
-    reader = FaultTolerant(Streamed(CONFIG), count, lambda *_: None)
+    reader = FaultTolerant(Streamed(CONFIG), Unreadable(count, lambda *_: None))
     gone = [Utterance(f"u{n}", str(tmp_path / f"{n}.wav"), 1.0) for n in range(allowed + 1)]
     for utterance in gone[:-1]:
         reader.get(utterance)
@@ -96,7 +96,7 @@ def test_too_many_end_the_training(tmp_path: Path, count: int, allowed: int) -> 
 
 def test_one_that_is_gone_may_come_as_often_as_it_likes(tmp_path: Path) -> None:
     good, bad = files(tmp_path, 1)[0], Utterance("bad", str(tmp_path / "bad.wav"), 1.0)
-    reader = FaultTolerant(Streamed(CONFIG), 2, lambda *_: None)
+    reader = FaultTolerant(Streamed(CONFIG), Unreadable(2, lambda *_: None))
     for utterance in 2 * MOST_IN_A_ROW * [good, bad]:
         reader.get(utterance)
 

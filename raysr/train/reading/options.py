@@ -12,7 +12,7 @@ from raysr.config import Config
 from raysr.corpus.features import FeatureCache
 from raysr.corpus.utterance import Utterance
 from raysr.train.reading.disk import OnDisk
-from raysr.train.reading.faults import FaultTolerant
+from raysr.train.reading.faults import FaultTolerant, Unreadable
 from raysr.train.reading.memory import GB, InMemory
 from raysr.train.reading.reader import FeatureReader
 from raysr.train.reading.stream import Streamed
@@ -73,5 +73,5 @@ def open_reader(
         if config.load_to_memory:
             reader = InMemory(reader, utterances, round(config.memory_gb * GB))
         if config.stream:
-            reader = FaultTolerant(reader, len(utterances), tell)
+            reader = FaultTolerant(reader, Unreadable(len(utterances), tell))
         yield reader
