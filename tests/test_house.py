@@ -18,7 +18,7 @@ RANKS = [
     {"train", "stream", "teachers"},
     {"cluster"},
     {"evaluate", "export"},
-    {"pool"},
+    {"pool", "store"},
     {"decode"},
     {"corpus", "model"},
     {"audio", "text"},
@@ -36,6 +36,7 @@ WITHOUT_RAY = [
     "teachers",
     "evaluate",
     "pool",
+    "store",
     "export",
 ]
 LONGEST = 350

@@ -45,7 +45,8 @@ def submit(
     storage: Annotated[
         str | None,
         typer.Option(
-            envvar="RAYSR_STORAGE", help="Folder that all nodes see; a relative `run.dir` lies in it."
+            envvar="RAYSR_STORAGE",
+            help="Folder that all nodes see, or an object store; a relative `run.dir` lies in it.",
         ),
     ] = None,
     next_cycle: Annotated[
@@ -60,6 +61,7 @@ def submit(
     A run that was stopped goes on where it was. Example:
     `raysr jobs submit -c jobs/conf/demo.yaml --address http://head:8265 --storage /shared`
     """
+    from raysr.corpus.places import is_uri
     from raysr.errors import ConfigError, RunError
     from raysr.ipl.config import read_config
     from raysr.jobs import EXCLUDED, RunJobs
@@ -74,7 +76,9 @@ def submit(
             f"{config} lies outside of {working_dir}, which is what a job gets to see: name a --working-dir"
         )
     run = os.path.normpath(os.path.join(storage or "", settings.run.dir))
-    if not os.path.isabs(run):
+    if storage and is_uri(storage) and not os.path.isabs(settings.run.dir):
+        run = f"{storage.rstrip('/')}/{os.path.normpath(settings.run.dir)}"
+    elif not os.path.isabs(run):
         raise RunError(
             f"run.dir {settings.run.dir} is relative: give an absolute one, or --storage, a folder that all nodes see"
         )

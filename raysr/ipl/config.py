@@ -40,6 +40,8 @@ class RunPart(Config):
 
     Attributes:
         dir: the run's folder; a relative one is in the working folder, in a Ray job in ``RAYSR_STORAGE``.
+        store: an object store, such as ``s3://bucket/runs/mine``, that keeps the folder as well: a run whose folder
+            is lost is fetched from there.
         cycles: turns of the loop.
         seed: of every draw.
         tracking: where the run's numbers go as well: ``tensorboard``, ``ray`` (its dashboard and Prometheus),
@@ -49,6 +51,7 @@ class RunPart(Config):
     """
 
     dir: str
+    store: str | None = None
     cycles: int = Field(default=3, ge=1)
     seed: int = 1
     canary: int = Field(default=200, ge=0)

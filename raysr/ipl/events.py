@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,15 @@ from raysr.cluster import is_own
 
 
 class Events:
-    """Appends to a file; a line torn by a crash is left as it is."""
+    """Appends to a file; a line torn by a crash is left as it is.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        path: of the file.
+        done: called when a step has ended and is noted.
+    """
+
+    def __init__(self, path: Path, done: Callable[[], None] = lambda: None) -> None:
+        self.path, self._done = path, done
 
     def add(self, event: str, **facts: Any) -> None:
         """Append one event with the time in seconds since the epoch."""
@@ -29,6 +34,7 @@ class Events:
         started = time.monotonic()
         yield
         self.add("step ended", cycle=cycle, step=name, seconds=round(time.monotonic() - started, 3))
+        self._done()
 
 
 def resources() -> dict[str, float]:

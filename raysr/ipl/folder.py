@@ -2,6 +2,8 @@
 
 import fcntl
 import os
+import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,10 +13,12 @@ import yaml
 
 from raysr.cluster import is_ray_job
 from raysr.corpus.disk import replacing
+from raysr.corpus.places import is_uri
 from raysr.errors import RunError
 
 STORAGE = "RAYSR_STORAGE"
-MAY_CHANGE = {("run", "cycles"), ("run", "tracking"), ("cluster",), ("stop",)}
+SCRATCH = "RAYSR_SCRATCH"
+MAY_CHANGE = {("run", "cycles"), ("run", "tracking"), ("run", "store"), ("cluster",), ("stop",)}
 
 
 def place(folder: str, key: str = "run.dir") -> Path:
@@ -27,6 +31,9 @@ def place(folder: str, key: str = "run.dir") -> Path:
     if path.is_absolute():
         return path
     root = os.environ.get(STORAGE)
+    if root and is_uri(root):  # the folder itself is on a disk of this host, under the store's name
+        scratch = os.environ.get(SCRATCH) or os.path.join(tempfile.gettempdir(), "raysr-runs")
+        return Path(scratch).absolute() / re.sub(r"[^\w.-]+", "-", root.rstrip("/")) / path
     if root:
         return Path(root).absolute() / path
     if is_ray_job():
@@ -35,6 +42,14 @@ def place(folder: str, key: str = "run.dir") -> Path:
             f"give an absolute {key}, or set {STORAGE} in the job's runtime environment"
         )
     return path.absolute()
+
+
+def store_of(folder: str, store: str | None) -> str | None:
+    """Return the URI of a run's store: its own, or where a relative ``folder`` lies in ``RAYSR_STORAGE``; or None."""
+    root = os.environ.get(STORAGE)
+    if store or not root or not is_uri(root) or Path(folder).expanduser().is_absolute():
+        return store
+    return f"{root.rstrip('/')}/{os.path.normpath(folder)}"
 
 
 @contextmanager
@@ -67,7 +82,7 @@ def owning(folder: Path) -> Iterator[None]:
 def keep_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Write ``config.yaml`` once; a run that is started again has to have the same, but for what may change.
 
-    Cycles, tracking, stop and cluster may.
+    Cycles, tracking, store, stop and cluster may.
 
     Raises:
         RunError: the configuration differs; names the key.

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -28,7 +28,7 @@ from raysr.ipl.events import Events, resources
 from raysr.ipl.filters.chain import FilterChain
 from raysr.ipl.filters.hash import filter_hash
 from raysr.ipl.filters.report import judge_filters
-from raysr.ipl.folder import keep_config, owning, place
+from raysr.ipl.folder import keep_config, owning, place, store_of
 from raysr.ipl.handover import write_json
 from raysr.ipl.held_out import Protecting, count_held_out, look_for_held_out
 from raysr.ipl.labels import characters_per_second, measure_labels
@@ -40,6 +40,7 @@ from raysr.ipl.report_lines import report_lines
 from raysr.ipl.scoring import label_report, lineage, score_student
 from raysr.ipl.segmentation import Segmentation
 from raysr.ipl.steps import Steps
+from raysr.ipl.stored import stored
 from raysr.ipl.tracking.follower import followed
 from raysr.ipl.tracking.trackers import FORGETFUL, trackers
 from raysr.pool import Entry, Pool
@@ -62,13 +63,15 @@ class Plugins:
 class Run:
     """A run in its folder, which the caller owns (see :func:`raysr.ipl.folder.owning`).
 
-    ``connection`` is to the cluster; without one everything is done here.
+    ``connection`` is to the cluster; without one everything is done here. ``keep`` is called at the end of a step.
     """
 
-    def __init__(self, config: RunConfig, folder: Path, progress: Progress) -> None:
+    def __init__(
+        self, config: RunConfig, folder: Path, progress: Progress, keep: Callable[[], None] = lambda: None
+    ) -> None:
         self.config, self.folder, self.progress = config, folder, progress
         self.connection: Connection | None = None
-        self.events = Events(folder / "events.jsonl")
+        self.events = Events(folder / "events.jsonl", keep)
         self.pool = Pool(folder / "pool")
         self.corpora: Corpora = open_corpora(config.data)
         self.materials = Materials(
@@ -255,10 +258,11 @@ def open_run(
         CorpusError: the disk is full.
     """
     folder = place(config.run.dir)
-    with naming_full_disk(folder), owning(folder):
+    uri = store_of(config.run.dir, config.run.store)
+    with naming_full_disk(folder), owning(folder), stored(uri, folder, progress.say) as keep:
         told = trackers(config.run.tracking, folder, config.dump())
         keep_config(folder, config.dump())
-        run = Run(config, folder, progress)
+        run = Run(config, folder, progress, keep)
         run.events.add("run started", python=sys.version.split()[0])
         if not use_ray:
             yield run
