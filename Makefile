@@ -11,7 +11,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
 .DEFAULT_GOAL := install
-.PHONY: install demo test bench check-gpu lint docs clean help
+.PHONY: install demo test bench check-gpu lint docs release clean help
 
 install: $(VENV)/.raysr  ## prepare .venv with raysr
 
@@ -57,6 +57,13 @@ check-gpu: $(VENV)/.raysr  ## train, decode and stream on this machine's GPU, an
 docs: $(VENV)/.raysr-docs  ## build the documentation into build/docs; a warning is an error
 	$(BIN)/sphinx-build -W --keep-going -n -q docs build/docs
 	@echo build/docs/index.html
+
+release: $(VENV)/.raysr-test  ## wheel, source distribution and SBOM into dist/, licences into docs/licences.md
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e '.[release]'
+	rm -rf build/lib dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m release.sbom dist/*.whl -o dist/sbom.cdx.json
+	$(BIN)/python -m release.licences > build/licences.md && mv build/licences.md docs/licences.md
 
 clean:  ## remove .venv, build outputs and caches; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

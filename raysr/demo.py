@@ -14,7 +14,6 @@ from raysr.corpus.demo import demo_corpus
 from raysr.corpus.load import load_waveform
 from raysr.corpus.manifest import open_manifest, write_jsonl
 from raysr.corpus.utterance import Utterance
-from raysr.errors import RunError
 from raysr.evaluate.report import METHOD_NAMES, wer_columns, write_report
 from raysr.ipl.config import read_config
 from raysr.ipl.cycle import run_cycles
@@ -25,7 +24,7 @@ from raysr.serving import run as serving
 from raysr.serving.client import transcribe_http, transcribe_ws
 from raysr.serving.settings import ServingConfig
 
-RECIPE = Path(__file__).parent.parent / "jobs" / "conf" / "demo.yaml"
+RECIPE = Path(__file__).parent / "recipes" / "demo.yaml"
 SPOKEN_SECONDS = 4.0
 SHORT_COUNTS = {"labelled": 24, "unlabelled": 24, "dev": 8, "tests": 8}
 SHORT_RUN = [
@@ -54,8 +53,6 @@ def run_demo(folder: Path, short: bool = False, port: int = 8000, overrides: Seq
     Raises:
         RaysrError: a step failed, in one line.
     """
-    if not RECIPE.is_file():
-        raise RunError(f"the demo's recipe {RECIPE} is missing; run the demo in a checkout of raysr")
     dashboard = ["cluster.dashboard=true", f"cluster.dashboard_port={free_port(8265)}"]
     chosen = [
         f"run.dir={folder}",

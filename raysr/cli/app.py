@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from raysr import __version__
 from raysr.cli import (
     align,
     augment,
@@ -39,9 +40,18 @@ app = typer.Typer(
 )
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"raysr {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     debug: bool = typer.Option(False, "--debug", help="Show the whole traceback of an error."),
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and leave."
+    ),
 ) -> None:
     """Take what every command takes."""
 

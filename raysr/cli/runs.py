@@ -10,7 +10,7 @@ from raysr.cli.common import ConfigOption, Overrides
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    for command in (demo, ipl, label, train):
+    for command in (demo, fetch, ipl, label, recipes, train):
         app.command()(command)
 
 
@@ -34,6 +34,27 @@ def demo(
 
     folder = folder or Path("runs/demo-short" if short else "runs/demo")
     run_demo(folder, short, port, overrides or [])
+
+
+def fetch(
+    store: Annotated[str, typer.Argument(help="Where a run is kept: its `run.store`.")],
+    folder: Annotated[Path, typer.Argument(help="Where it goes; files that differ are replaced.")],
+    below: Annotated[
+        str, typer.Option(help="Only what lies below this, such as `pool/` or `cycles/002/`.")
+    ] = "",
+) -> None:
+    """Fetch a run, or a part of it, from the object store that keeps it.
+
+    Example: `raysr fetch s3://speech/runs/mine runs/mine --below pool/`
+    """
+    from raysr.errors import RunError
+    from raysr.store import Store
+
+    index = Store(store).fetch(folder, below)
+    if index is None:
+        raise RunError(f"{store} keeps no run")
+    count = sum(name.startswith(below) for name in index.files)
+    typer.echo(f"{count} files, as {index.by} kept them: {folder}")
 
 
 def ipl(
@@ -61,9 +82,11 @@ def ipl(
 def _finished(config: Path, overrides: list[str]) -> int:
     """Return how many cycles a run has finished."""
     from raysr.ipl.config import read_config
-    from raysr.ipl.folder import place
+    from raysr.ipl.folder import place, store_of
+    from raysr.ipl.stored import finished_cycles
 
-    return len(list(place(read_config(config, overrides).run.dir).glob("cycles/*/report.json")))
+    run = read_config(config, overrides).run
+    return finished_cycles(place(run.dir), store_of(run.dir, run.store))
 
 
 def label(
@@ -94,6 +117,26 @@ def label(
         kept = step.decisions(selected, lambda: plugin.filter(predicted))
         write_jsonl(out, kept)
         typer.echo(f"{len(kept)} of {len(selected)} utterances kept: {out}")
+
+
+def recipes(
+    folder: Annotated[Path, typer.Argument(help="Where they go; it should not be there yet.")],
+) -> None:
+    """Write the recipes that come with raysr to a folder, to run them or to build on them.
+
+    Example: `raysr recipes conf`, then `raysr ipl --config conf/demo.yaml`
+    """
+    import shutil
+
+    from raysr.demo import RECIPE
+    from raysr.errors import ConfigError
+
+    try:
+        shutil.copytree(RECIPE.parent, folder)
+    except FileExistsError:
+        raise ConfigError(f"{folder} is there already: name a new folder") from None
+    for path in sorted(folder.rglob("*.yaml")):
+        typer.echo(path)
 
 
 def train(config: ConfigOption, overrides: Overrides = None) -> None:
