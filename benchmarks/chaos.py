@@ -20,8 +20,8 @@ entry       a damaged entry, newer than all others, appears in the pool that is 
 Of each fault: every utterance has one decision, those of an undisturbed run; the student's weights are, bit for bit,
 those of the undisturbed run; every transcript of the endpoint was the right one; the pool's entries are whole; no actor
 of the run lives on, and no unfinished file is left. `seconds` until the first progress after the fault: a block, a step
-or a cycle that is done, or, where the endpoint was hit, a transcript. `hung`: no end within the patience of `--patience`.
-Finished faults are kept in the results; the same command goes on.
+or a cycle that is done, or, where the endpoint was hit, a transcript. `hung`: no end within `--patience`. Finished
+faults are kept in the results; the same command goes on.
 """
 
 import argparse

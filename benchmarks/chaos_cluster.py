@@ -1,4 +1,4 @@
-"""A cluster on hosts of their own for `benchmarks.chaos`: a head, workers that are started again, an endpoint, a client.
+"""A cluster on hosts of their own for `benchmarks.chaos`: a head, workers that come back, an endpoint, a client.
 
 Host 1 is the head: drivers, Ray's control service and the endpoint, which has a resource of its own there. Workers have
 two CPUs each. As in cluster.yaml, a node whose Ray has ended is started again, and a host that is gone is replaced. The

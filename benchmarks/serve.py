@@ -77,6 +77,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True, help="where the results go")
     parser.add_argument("--minutes", type=float, default=5.0, help="that the number found has to hold for")
     parser.add_argument("--trial", type=float, default=60.0, help="seconds of a trial while it is sought")
+    parser.add_argument("--first", type=int, default=4, help="the number of sessions that is tried first")
     parser.add_argument("--only", nargs="+", choices=MEASURED, default=MEASURED)
     options = parser.parse_args()
     entry = Pool(options.pool).latest()
@@ -87,6 +88,7 @@ def main() -> None:
     if any(results.get(what) != value for what, value in about.items()):
         results = {**about, "model": dict(entry.metrics)}
     options.json.parent.mkdir(parents=True, exist_ok=True)
+    alone: list[list[str]] = []
     for name in options.only:
         if name in results and "error" not in results[name]:
             continue
@@ -94,7 +96,7 @@ def main() -> None:
             results[name] = (
                 other(name)
                 if name in OTHERS
-                else capacity(partial(server, name, options.pool), options.trial, 60 * options.minutes)
+                else capacity(partial(server, name, options.pool), options, alone)
             )
         except (SystemExit, subprocess.CalledProcessError) as error:
             results[name] = {"error": str(error)}
@@ -106,9 +108,16 @@ def main() -> None:
 
 
 def capacity(
-    start: Callable[[], AbstractContextManager[Server]], trial: float, whole: float
+    start: Callable[[], AbstractContextManager[Server]], options: argparse.Namespace, alone: list[list[str]]
 ) -> dict[str, Any]:
-    """Seek the largest number of sessions that holds for ``whole`` seconds, and return what was measured with it."""
+    """Seek the largest number of sessions that holds, and return what was measured with it.
+
+    Args:
+        start: a server, for as long as a block runs.
+        options: how long trials take, and the whole.
+        alone: the texts of each recording, played alone; filled if it is empty.
+    """
+    trial, whole = options.trial, 60 * options.minutes
     tried: list[dict[str, Any]] = []
     known: dict[int, bool] = {}
 
@@ -135,13 +144,12 @@ def capacity(
                     break
             return False
 
-        sessions = largest(holds)
-    alone: list[list[str]] = []
+        sessions = largest(holds, options.first)
     for _ in range(ATTEMPTS):
         if not sessions:
             break
         with start() as running:
-            alone = alone or texts_alone(running, whole)
+            alone += [] if alone else texts_alone(running, whole)
             running.played(1, trial, pace=0)  # what the first session takes is no other session's
             found = play(running, sessions, whole, alone)
         tell(found, whole)
@@ -151,9 +159,9 @@ def capacity(
     return {"sessions": 0, "tried": tried}
 
 
-def largest(holds: Callable[[int], bool]) -> int:
-    """Return the largest number that holds, within 5%."""
-    low, high = 0, 4
+def largest(holds: Callable[[int], bool], first: int) -> int:
+    """Return the largest number that holds, within 5%; ``first`` is tried first."""
+    low, high = 0, first
     while high <= MOST_SESSIONS and holds(high):
         low, high = high, 2 * high
     while high - low > max(1, 0.05 * low):

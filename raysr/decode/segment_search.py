@@ -36,7 +36,7 @@ class GreedySearch:
         self._frames: list[Tensor] = []
 
     def read(self, log_probs: Tensor) -> None:
-        self._frames.append(log_probs)
+        self._frames.append(log_probs.clone())  # of what may be a part of a large batch
 
     def best(self) -> tuple[Hypothesis, tuple[int, ...]]:
         (found,) = self.nbest(1)

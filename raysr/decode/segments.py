@@ -58,21 +58,20 @@ class SegmentDecoder:
             out: frames (t, D).
             log_probs: their natural-log CTC posteriors (t, V) on the CPU, where the caller has them.
         """
+        if not len(out):
+            return []
         events: list[Event] = []
         with torch.inference_mode():
             log_probs = self._log_probs(out) if log_probs is None else log_probs
-            first, begin = self._frame, 0
-            for end in self._endpointer.push(log_probs[:, BLANK].tolist()):
-                self._read(out[begin : end.frame - first], log_probs[begin : end.frame - first])
-                begin = end.frame - first
-                events += self._close("endpoint")
+            begin = 0
+            for end, blank in enumerate(log_probs[:, BLANK].tolist(), 1):
+                if self._endpointer.push([blank]):
+                    self._read(out[begin:end], log_probs[begin:end])
+                    begin = end
+                    events += self._close("endpoint")
             self._read(out[begin:], log_probs[begin:])
-        partial = self._partial()
-        text = (partial.stable, partial.volatile)
-        if any(text) and text != self._shown:
-            self._shown = text
-            events.append(partial)
-        return events
+        caption = self._caption()
+        return [*events, caption] if caption else events
 
     def finalize(self) -> list[Event]:
         """Close the open segment because the client asks for it; the stream goes on."""
@@ -136,14 +135,19 @@ class SegmentDecoder:
                 return one_pass(self._model, out, lengths, self._config, self._lm, self._bias)[0]
             return rescore(self._model, out, lengths, [nbest], self._config)[0]
 
-    def _partial(self) -> Partial:
+    def _caption(self) -> Partial | None:
+        """Return the text now open, if there is any and it changed."""
         best, stable = self._search.best()
         text, sure = text_of(self._tokeniser, best.tokens), text_of(self._tokeniser, stable)
         # What is decoded anew may come out otherwise from its first token on.
         sure = sure if text.startswith(sure) and not self._decodes_anew else ""
+        shown = sure, text[len(sure) :]
+        if not text or shown == self._shown:
+            return None
+        self._shown = shown
         start, end = self._begin * self._frame_seconds, self._frame * self._frame_seconds
         words = words_of(self._tokeniser, best, self._frame_seconds, start)
-        return Partial(self._segment, start, end, sure, text[len(sure) :], words)
+        return Partial(self._segment, start, end, *shown, words)
 
 
 def check_phrases(phrases: Sequence[Mapping[str, float]], config: DecodeConfig) -> None:

@@ -4,28 +4,19 @@ As is usual for code-switching, e.g. on SEAME (Lyu et al., Interspeech 2010): a 
 English word.
 """
 
-import re
 import unicodedata
 from itertools import groupby
 
 from raysr.evaluate.alignment import Costs, align, count
 from raysr.evaluate.wer import ErrorCounts, Score
-
-_SPACELESS = re.compile(
-    "["
-    "\u0e00-\u0eff"  # Thai, Lao
-    "\u1000-\u109f\u1780-\u17ff"  # Burmese, Khmer
-    "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff"  # kana and what goes with it
-    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"  # Han
-    "]"
-)
+from raysr.text.scripts import SPACELESS
 
 
 def units(text: str) -> list[str]:
     """Return what errors are counted in: letters, with their marks, of scripts without spaces, and other words."""
     found: list[str] = []
     for word in text.split():
-        for spaceless, letters in groupby(_letters(word), lambda letter: bool(_SPACELESS.match(letter))):
+        for spaceless, letters in groupby(_letters(word), lambda letter: bool(SPACELESS.match(letter))):
             run = list(letters)
             found += run if spaceless else ["".join(run)]
     return found
@@ -33,7 +24,7 @@ def units(text: str) -> list[str]:
 
 def mixed_counts(row: Score, costs: Costs = "levenshtein") -> ErrorCounts:
     """Count errors in :func:`units` of a score's texts; those in words where no script is without spaces."""
-    if not _SPACELESS.search(row.reference + row.hypothesis):
+    if not SPACELESS.search(row.reference + row.hypothesis):
         return row.words
     return count(align(units(row.reference), units(row.hypothesis), costs))
 

@@ -129,8 +129,13 @@ class Streamer:
         self._features[slot] = torch.cat((self._unread(slot), features.to(self._nothing)))
 
     def end(self, slot: int) -> None:
-        """Tell that a stream has no more features: :meth:`step` computes what is left, down to the last frame."""
+        """Tell that a stream has no more features: :meth:`step` computes what is left, down to the last frame.
+
+        Nothing may be pushed after that, until the slot is reset or left.
+        """
         self._check(slot)
+        if slot in self._owed:
+            return
         begun = slot in self._steps or self._model.output_frames(len(self._unread(slot))) > 0
         self._owed[slot] = self.delay // self.chunk.size if begun else 0
 
@@ -154,13 +159,11 @@ class Streamer:
         if not ready:
             return {}
         frames = [self._frames_due(slot) for slot in ready]
+        rests = [self._rest(slot) for slot in ready]
         out = self._encode(ready, torch.stack([self._window(slot) for slot in ready]), frames)
-        for slot, count in zip(ready, frames, strict=True):
-            if not count:
-                self._owed[slot] -= 1
-            rest = self._unread(slot)[self.hop :]
-            # A clone, so that what is left of a long push does not keep all of it in memory.
-            self._features[slot] = rest.clone() if len(rest) < self.window else rest
+        for slot, count, rest in zip(ready, frames, rests, strict=True):
+            self._features[slot] = rest
+            self._owed.update({} if count else {slot: self._owed[slot] - 1})
         return out
 
     def finish(self, slot: int) -> Tensor:
@@ -188,6 +191,12 @@ class Streamer:
             return self.chunk.width
         return min(self._model.output_frames(unread), self.chunk.width) if slot in self._owed else 0
 
+    def _rest(self, slot: int) -> Tensor:
+        """Return the features that are unread after a stream's next step."""
+        rest = self._unread(slot)[self.hop :]
+        # A clone, so that what is left of a long push does not keep all of it in memory.
+        return rest.clone() if len(rest) < self.window else rest
+
     def _window(self, slot: int) -> Tensor:
         """Return the features (window, mel_bins) of a stream's next step; after its end there is silence."""
         window = self._unread(slot)[: self.window]
@@ -207,12 +216,12 @@ class Streamer:
         if not everyone:
             caches = pytree.tree_map(lambda cache: cache.index_select(0, rows), caches)
         out, valid, caches = self._step(windows, torch.tensor(frames, device=windows.device), caches)
+        counts = valid.sum(dim=1).tolist()  # a device tells its errors here at the latest
         if not everyone:
             caches = pytree.tree_map(lambda cache, new: cache.index_copy_(0, rows, new), self._caches, caches)
         self._caches = caches
         for slot in slots:
             self._steps[slot] = self._steps.get(slot, 0) + 1
-        counts = valid.sum(dim=1).tolist()
         return {slot: row[:count] for slot, row, count in zip(slots, out, counts, strict=True)}
 
     @torch.inference_mode()

@@ -21,6 +21,8 @@ from raysr.stream.session import Session
 from raysr.stream.streaming_model import StreamingModel
 
 log = logging.getLogger(__name__)
+WARM_S = 1.0
+"""Of noise, beyond what the search takes to settle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,9 +191,13 @@ class ModelWatcher:
                 ctypes.CDLL(None).malloc_trim(0)
 
     def _warm(self, model: StreamingModel) -> None:
-        """Recognise a second of noise: the first client does not wait, and a broken model is found here."""
+        """Recognise some noise: the first client does not wait, and a broken model is found here.
+
+        It is as long as it takes for the search to settle, so that nothing is left to be compiled.
+        """
         session = Session(model)
-        session.push(np.random.default_rng(0).normal(0, 0.01, 16000).astype(np.float32))
+        samples = round(16000 * (model.recogniser.config.decode.settle + WARM_S))
+        session.push(np.random.default_rng(0).normal(0, 0.01, samples).astype(np.float32))
         session.finish()
         session.leave()
 

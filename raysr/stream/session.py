@@ -23,9 +23,9 @@ class Session:
     """Resampling, features, streaming encoder and segment decoder of one stream; no sockets, no threads, no Ray.
 
     The finals depend on the samples alone, not on how they are cut into pushes, and equal those of
-    ``raysr.decode.recognise.recognise_masked`` on the whole audio. :meth:`push` and the like
-    carry out at once what their tasks do together with those of other sessions: see :mod:`raysr.stream.together`. A
-    session is asked for one thing at a time.
+    ``raysr.decode.recognise.recognise_masked`` on the whole audio: but for how sums are rounded in batches of other
+    sizes. :meth:`push` and the like carry out at once what their tasks do together with those of other sessions: see
+    :mod:`raysr.stream.together`. A session is asked for one thing at a time.
 
     Args:
         model: to hear with; :meth:`adopt` brings a newer one in while the session runs. RuntimeError where it has no
@@ -162,9 +162,9 @@ class Session:
 
     def _close(self, cause: Literal["finalize", "stop"]) -> Task:
         """End the passage and begin the next one after it; see to it that a final comes last."""
-        newer, self._newer = self._newer, None
         passage = self._passage
         found = yield from passage.finalize() if cause == "finalize" else passage.finish()
+        newer, self._newer = self._newer, None
         events = yield from self._read(found)
         if not events or not isinstance(events[-1], Final) or events[-1].cause != cause:
             start = self._boundary / self._rate

@@ -80,7 +80,9 @@ def together(
         frames = _stepped(streamer, sorted(served.values()))
         stepped(len(served), time.perf_counter() - started)
         for number, slot in served.items():
-            resume(number, frames[slot])
+            resume(
+                number, frames.get(slot, RuntimeError(f"the stream in slot {slot} was not due for a step"))
+            )
     return [found[number] for number in range(len(tasks))]
 
 

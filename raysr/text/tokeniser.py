@@ -11,21 +11,28 @@ from pydantic import Field
 
 from raysr.config import Config
 from raysr.errors import ConfigError, CorpusError
+from raysr.text.byte_letters import LETTERS, from_letters, to_letters
+from raysr.text.scripts import SPACELESS
 
 BLANK = 0
 UNKNOWN = 1
 EOS = 2
 BOUNDARY = "▁"
+OF_BYTES = "<bytes>"
+"""A control piece that says that the others spell bytes."""
 LONGEST_TEXT = 1_000_000
 
 
 class TokeniserConfig(Config):
     """Which pieces a tokeniser is trained to use."""
 
-    kind: Literal["char", "bpe"] = "char"
-    """Characters for small data, BPE for large."""
+    kind: Literal["char", "bpe", "byte_bpe", "mixed"] = "char"
+    """``char``: characters, for small data. ``bpe``: BPE, for large. ``byte_bpe``: BPE over the bytes of UTF-8, which
+    can write any script. ``mixed``: of scripts that are written without spaces each character, of all others BPE; for
+    speech that switches between such languages.
+    """
     vocab_size: int = Field(default=500, ge=8)
-    """Most pieces of a BPE vocabulary; characters always take every one that the texts hold."""
+    """Most pieces of a vocabulary, of ``mixed`` beside those characters; ``char`` takes all that the texts have."""
 
 
 class Word(NamedTuple):
@@ -55,6 +62,7 @@ class Tokeniser:
             raise CorpusError(
                 f"pad, unk and eos should have the ids 0, 1 and 2, not {layout}: train it with raysr"
             )
+        self._bytewise = self._processor.piece_to_id(OF_BYTES) != UNKNOWN
 
     @classmethod
     def train(cls, texts: Iterable[str], config: TokeniserConfig | None = None) -> "Tokeniser":
@@ -75,13 +83,17 @@ class Tokeniser:
             raise CorpusError(
                 f"cannot train a tokeniser: a text has {longest} bytes; split it into utterances"
             )
-        characters = len(set("".join(lines)) - {" "}) + 4  # blank, unk, eos and the boundary
-        if config.kind == "bpe" and config.vocab_size < characters:
-            raise ConfigError(
-                f"tokenizer.vocab_size: {config.vocab_size} is below the {characters} characters of the texts"
-            )
-        size = characters if config.kind == "char" else config.vocab_size
-        return cls(_train(lines, config.kind, size, longest))
+        if config.kind == "byte_bpe":
+            lines = [to_letters(line) for line in lines]
+            longest *= 2
+        alone = sorted(c for c in set("".join(lines)) if config.kind == "mixed" and SPACELESS.match(c))
+        held = set(LETTERS) if config.kind == "byte_bpe" else set("".join(lines)) - {" ", *alone}
+        characters = len(held) + 4 + (config.kind == "byte_bpe")  # blank, unk, eos, the boundary and the mark
+        if config.kind != "char" and config.vocab_size < characters:
+            of = "bytes and signs" if config.kind == "byte_bpe" else "characters of the texts"
+            raise ConfigError(f"tokenizer.vocab_size: {config.vocab_size} is below the {characters} {of}")
+        size = characters if config.kind == "char" else config.vocab_size + len(alone)
+        return cls(_train(lines, config.kind, size, longest, alone))
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokeniser":
@@ -119,15 +131,19 @@ class Tokeniser:
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of a text, without an end token; what the vocabulary lacks becomes id 1."""
-        return list(self._processor.encode(text))
+        return list(self._processor.encode(to_letters(text) if self._bytewise else text))
 
     def unknown(self, text: str) -> list[str]:
         """Return the characters of a text that the vocabulary lacks, sorted."""
         return sorted({character for character in text if UNKNOWN in self.encode(character)})
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Return the text of token ids; blanks and ends are silent, unknown pieces show as ``⁇``."""
-        return str(self._processor.decode([int(token) for token in tokens]))
+        """Return the text of token ids; blanks and ends are silent, unknown pieces show as ``⁇``.
+
+        Of bytes, those that make no whole character are silent too.
+        """
+        text = str(self._processor.decode([int(token) for token in tokens]))
+        return from_letters(text) if self._bytewise else text
 
     def words(self, tokens: Sequence[int]) -> list[Word]:
         """Return the words of token ids with the span of tokens that spells each."""
@@ -136,15 +152,20 @@ class Tokeniser:
         for place, token in enumerate(tokens):
             spelt = self._spelling(int(token))
             if spelt.startswith(BOUNDARY):
-                words += _word(pieces, first, place)
+                words += self._word(pieces, first, place)
                 pieces, first = [spelt[1:]], place + (spelt == BOUNDARY)
             elif spelt:
                 first = first if any(pieces) else place
                 pieces.append(spelt)
-        return words + _word(pieces, first, len(tokens))
+        return words + self._word(pieces, first, len(tokens))
+
+    def _word(self, pieces: Sequence[str], first: int, end: int) -> list[Word]:
+        text = "".join(pieces)
+        text = from_letters(text) if self._bytewise else text
+        return [Word(text, first, end)] if text else []
 
     def _spelling(self, token: int) -> str:
-        if token in (BLANK, EOS):
+        if token in (BLANK, EOS) or self._processor.is_control(token):
             return ""
         return "⁇" if token == UNKNOWN else self.piece(token)
 
@@ -152,17 +173,19 @@ class Tokeniser:
         return type(self), (self._bytes,)
 
 
-def _word(pieces: Sequence[str], first: int, end: int) -> list[Word]:
-    text = "".join(pieces)
-    return [Word(text, first, end)] if text else []
-
-
-def _train(lines: Sequence[str], kind: str, size: int, longest: int) -> bytes:
+def _train(lines: Sequence[str], kind: str, size: int, longest: int, alone: Sequence[str]) -> bytes:
     model = io.BytesIO()
+    special: dict[str, Any] = {}
+    if kind == "byte_bpe":
+        special = {"control_symbols": [OF_BYTES], "required_chars": LETTERS, "split_by_unicode_script": False}
+        special["split_by_number"] = False
+    elif kind == "mixed":
+        special = {"user_defined_symbols": list(alone)}
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines),
         model_writer=model,
-        model_type=kind,
+        model_type="char" if kind == "char" else "bpe",
+        **special,
         vocab_size=size,
         use_all_vocab=kind == "char",
         character_coverage=1.0,

@@ -18,7 +18,13 @@ TEXTS = [
     "日本語 テスト",
     "a quick brown fox jumps over",
 ]
-CONFIGS = [TokeniserConfig(kind="char"), TokeniserConfig(kind="bpe", vocab_size=80)]
+CONFIGS = [
+    TokeniserConfig(kind="char"),
+    TokeniserConfig(kind="bpe", vocab_size=80),
+    TokeniserConfig(kind="mixed", vocab_size=80),
+    TokeniserConfig(kind="byte_bpe", vocab_size=300),
+]
+OF_CHARACTERS = CONFIGS[:3]
 words_of = st.lists(st.sampled_from(sorted(set(" ".join(TEXTS).split()))), max_size=8).map(" ".join)
 
 
@@ -27,7 +33,13 @@ def tokeniser(request: pytest.FixtureRequest) -> Tokeniser:
     return Tokeniser.train(TEXTS, request.param)
 
 
-def test_ids_are_blank_unknown_end_then_pieces(tokeniser: Tokeniser) -> None:
+@pytest.fixture(scope="module", params=OF_CHARACTERS, ids=lambda config: config.kind)
+def of_characters(request: pytest.FixtureRequest) -> Tokeniser:
+    return Tokeniser.train(TEXTS, request.param)
+
+
+def test_ids_are_blank_unknown_end_then_pieces(of_characters: Tokeniser) -> None:
+    tokeniser = of_characters
     assert [tokeniser.piece(token) for token in range(3)] == ["<blank>", "<unk>", "<eos>"]
     pieces = {tokeniser.piece(token) for token in range(3, tokeniser.vocab_size)}
     assert set("".join(TEXTS)) - {" "} | {"▁"} <= pieces
@@ -79,7 +91,8 @@ def test_words_cope_with_what_a_decoder_may_emit() -> None:
     assert tokeniser.words([0, boundary, 0, a, 1, 2]) == [Word("a⁇", 3, 6)]
 
 
-def test_unknown_characters_become_one_id_and_show(tokeniser: Tokeniser) -> None:
+def test_unknown_characters_become_one_id_and_show(of_characters: Tokeniser) -> None:
+    tokeniser = of_characters
     tokens = tokeniser.encode("the ÿ")
     assert tokens.count(1) == 1
     assert tokeniser.decode(tokens) == "the ⁇"
@@ -99,8 +112,12 @@ def test_survives_a_file_and_a_pickle(tokeniser: Tokeniser, tmp_path: Path) -> N
     for copy in (Tokeniser.load(tmp_path / "tokenizer.model"), pickle.loads(pickle.dumps(tokeniser))):
         assert copy.contract() == tokeniser.contract()
         assert copy.encode(TEXTS[0]) == tokeniser.encode(TEXTS[0])
+
+
+def test_a_model_file_is_sentencepieces_own(of_characters: Tokeniser, tmp_path: Path) -> None:
+    of_characters.save(tmp_path / "tokenizer.model")
     plain = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
-    assert plain.encode(TEXTS[0]) == tokeniser.encode(TEXTS[0])
+    assert plain.encode(TEXTS[0]) == of_characters.encode(TEXTS[0])
 
 
 @pytest.mark.parametrize("texts", [[], ["", "  \n"]])
