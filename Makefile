@@ -61,6 +61,7 @@ docs: $(VENV)/.raysr-docs  ## build the documentation into build/docs; a warning
 release: $(VENV)/.raysr-test  ## wheel, source distribution and SBOM into dist/, licences into docs/licences.md
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e '.[release]'
 	rm -rf build/lib dist
+	mkdir -p build
 	$(BIN)/python -m build --outdir dist
 	$(BIN)/python -m release.sbom dist/*.whl -o dist/sbom.cdx.json
 	$(BIN)/python -m release.licences > build/licences.md && mv build/licences.md docs/licences.md

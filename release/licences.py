@@ -39,6 +39,9 @@ an image or a disk with them:
 - **av**: PyAV is BSD, the wheels that pip installs carry an FFmpeg with x264 and x265. raysr never encodes video.
   `pip install --no-binary av av` builds it against an FFmpeg of yours, such as one that is LGPL.
 
+On Linux torch brings NVIDIA's libraries for CUDA, which are NVIDIA's own and not listed here: their licences say who
+may pass them on. torch for the CPU alone has none of them.
+
 The extra `voices` brings espeak-ng, GPL-3.0, which speaks in a process of its own.
 
 Made by `python -m release.licences`; a test looks whether each dependency is here, and that no other one binds its

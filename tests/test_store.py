@@ -82,6 +82,8 @@ def test_what_was_kept_is_fetched_by_another_host(uri: str, tmp_path: Path) -> N
     assert read(tmp_path / "c") == {f"pool/{n}/model": b"weights" * 1000 for n in ("one", "two")}
     Store(uri).fetch(tmp_path / "b")
     assert read(tmp_path / "b") == {"empty": b""} | read(tmp_path / "a"), "what is there besides stays"
+    assert objects(uri) == hashes(first) | hashes(read(tmp_path / "a")), "who reads the one before finds it"
+    store.keep(tmp_path / "a", files_in(tmp_path / "a"))
     assert objects(uri) == hashes(read(tmp_path / "a"))
 
 
@@ -93,9 +95,6 @@ def test_only_what_changed_is_written(uri: str, tmp_path: Path, monkeypatch: pyt
     write(folder, {"3": b"other"})
     store.keep(folder, names)
     assert asked.calls.count("pipe_file") == 2  # the object and the index
-    asked.calls.clear()
-    Store(uri).keep(folder, names)
-    assert asked.calls == [], "it was another store's"
     again = Store(uri)
     asked = Counted(again, monkeypatch)
     again.keep(folder, names)
@@ -130,7 +129,7 @@ class Counted:
 
         def asked(*arguments: Any, **options: Any) -> Any:
             if self._most is not None and len(self.calls) >= self._most:
-                raise Died
+                raise self._error
             self.calls.append(name)
             return found(*arguments, **options)
 
@@ -167,7 +166,9 @@ def test_a_writer_that_dies_anywhere_leaves_one_state_or_the_next(
             found = None if index is None else read(fetched) if fetched.exists() else {}
             assert found in possible
             before = found
-        Store(uri).keep(folder, files_in(folder))
+        last = Store(uri)
+        for _ in range(2):
+            last.keep(folder, files_in(folder))
         assert objects(uri) == hashes(read(folder) if folder.exists() else {}), "what the dead have left goes"
 
 
@@ -190,6 +191,48 @@ def test_one_that_reads_while_another_is_kept_has_the_newer_one(
     assert index is not None
     assert index.number == 2
     assert read(tmp_path / "b") == {"one": b"3", "two": b"4"}
+
+
+def test_no_index_follows_on_one_that_somebody_else_wrote(uri: str, tmp_path: Path) -> None:
+    one, other = Store(uri), Store(uri)
+    names = write(tmp_path / "a", {"one": b"1"})
+    for _ in range(2):
+        one.keep(tmp_path / "a", names)
+    held = other.keep(tmp_path / "a", names)
+    write(tmp_path / "a", {"one": b"2"})
+    with pytest.raises(RunError, match=rf"^{uri}: .*, process {os.getpid()} has written there meanwhile"):
+        one.keep(tmp_path / "a", names)
+    assert Store(uri).index() == held
+    Store(uri).fetch(tmp_path / "b")
+    assert read(tmp_path / "b") == {"one": b"1"}
+
+
+def test_a_writer_goes_on_after_a_request_that_failed(uri: str, tmp_path: Path) -> None:
+    store = Store(uri)
+    states = [{"one": str(n).encode(), "two": b"2"} for n in range(12)]
+    told: list[str] = []
+    for number, files in enumerate(states):
+        shutil.rmtree(tmp_path / "a", ignore_errors=True)
+        names = write(tmp_path / "a", files)
+        whole, counted = store._files, Counted(store, most=number, error=TimeoutError("no answer"))
+        try:
+            store.keep(tmp_path / "a", names)
+        except RunError as error:
+            told.append(str(error))
+        store._files = whole
+        assert counted.calls
+        store.keep(tmp_path / "a", names)
+        Store(uri).fetch(tmp_path / f"b{number}")
+        assert read(tmp_path / f"b{number}") == files
+    assert 3 < len(told) < 12
+    assert all("TimeoutError: no answer" in line for line in told)
+
+
+def test_files_of_a_group_are_kept_all_or_none(uri: str, tmp_path: Path) -> None:
+    names = write(tmp_path / "a", {"c1/x": b"1", "c1/y": b"2", "c2/x": b"3", "log": b"4"})
+    (tmp_path / "a" / "c1" / "y").unlink()
+    index = Store(uri).keep(tmp_path / "a", names, together=lambda name: name.rpartition("/")[0] or None)
+    assert set(index.files) == {"c2/x", "log"}
 
 
 def test_what_is_damaged_or_gone_is_named(uri: str, tmp_path: Path) -> None:
@@ -273,8 +316,12 @@ def test_one_that_was_killed_is_taken_for_dead(s3: None, impatient: None, host: 
         owner.stdout.close()
 
 
-def test_two_that_come_at_once_are_not_both_owners(s3: None, impatient: None) -> None:
+@pytest.mark.parametrize("before", ["nobody", "a dead one"])
+def test_of_several_that_come_at_once_one_is_the_owner(s3: None, impatient: None, before: str) -> None:
     uri = f"s3://{BUCKET}/{uuid.uuid4().hex}"
+    if before == "a dead one":
+        files, root = fsspec.core.url_to_fs(uri)
+        files.pipe_file(f"{root}/{OWNER}", json.dumps({"id": "dead", "host": "gone", "pid": 1}).encode())
     came, over, refused = threading.Barrier(4), threading.Event(), list[str]()
     owners: list[int] = []
 
@@ -317,6 +364,8 @@ def test_a_run_is_fetched_by_a_command(s3: None, tmp_path: Path, capsys: pytest.
     assert cli.run(["fetch", uri, str(tmp_path / "b")]) == 2
     assert f"error: {uri} keeps no run" in capsys.readouterr().err
     Store(uri).keep(tmp_path / "a", write(tmp_path / "a", {"pool/x/model": b"1", "report.json": b"{}"}))
+    assert cli.run(["fetch", uri, str(tmp_path / "b"), "--below", "poll/"]) == 2
+    assert "keeps nothing below poll/; there is pool/, report.json" in capsys.readouterr().err
     assert cli.run(["fetch", uri, str(tmp_path / "b"), "--below", "pool/"]) == 0
     assert read(tmp_path / "b") == {"pool/x/model": b"1"}
     assert capsys.readouterr().out.startswith("1 files, as ")

@@ -13,7 +13,6 @@ from a stream of its own, so that adding one leaves the others as they were.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
 import numpy as np
@@ -32,7 +31,7 @@ from raysr.audio.channel import (
 from raysr.audio.mix import Room, apply_mix, coloured_noise
 from raysr.audio.moving import draw_walk, walk
 from raysr.audio.music import generate_music
-from raysr.audio.sounds import audio_files, babble, behind, excerpt
+from raysr.audio.sounds import babble, behind, excerpt, sounds_of
 from raysr.audio.tempo import FACTORS, SAMPLE_RATE, change_speed, change_tempo, hundredths
 from raysr.config import Config
 from raysr.errors import AudioError
@@ -200,8 +199,7 @@ def augment(samples: np.ndarray, augmentation: Augmentation) -> np.ndarray:
 def _sound(part: Sound, length: int, draws: np.random.Generator) -> np.ndarray:
     """Return what is behind the speech (length,), of any power."""
     if part.files is not None:
-        place = Path(part.files)
-        files = [place] if place.is_file() else audio_files(place)
+        files = sounds_of(part.files)
         if isinstance(part, Babble):
             return babble(files, part.talkers, length, draws)
         return excerpt(files, length, draws)

@@ -15,13 +15,15 @@ from typing import Annotated, Any, Protocol, Self, TypeVar
 import numpy as np
 from pydantic import AfterValidator, Field, FiniteFloat, ValidationError, model_validator
 
-from raysr.audio.augment import Augmentation, Colour
-from raysr.audio.channel import BIT_RATES, Codec, Concealment, check_bit_rate
+from raysr.audio.augment import Augmentation, Colour, Factor
+from raysr.audio.channel import BIT_RATES, Codec, Concealment, check_bit_rate, check_line
 from raysr.audio.sounds import audio_files
 from raysr.config import Config
 from raysr.errors import AudioError
 
 Choice = TypeVar("Choice")
+_OWN = 1
+"""What a recipe does draws from streams of (seed, part); how it is drawn must not be the same numbers."""
 
 
 def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
@@ -56,7 +58,7 @@ class Drawn(Config):
 class DrawnFactor(Drawn):
     """How much faster somebody speaks."""
 
-    range: Range = (0.9, 1.1)
+    range: Annotated[tuple[Factor, Factor], AfterValidator(_ordered)] = (0.9, 1.1)
 
     def drawn(self, draws: Draws) -> float:
         return round(_between(self.range, draws), 2)
@@ -174,6 +176,16 @@ class DrawnPackets(Drawn):
     burst: Range = (1.0, 3.0)
     concealment: Concealment = "repeat"
 
+    @model_validator(mode="after")
+    def _can_be(self) -> Self:
+        try:
+            check_line(self.lost[1], self.burst[0])
+        except AudioError as error:
+            raise ValueError(
+                f"lost (up to {self.lost[1]:g}) and burst (from {self.burst[0]:g}): {error}"
+            ) from None
+        return self
+
     def drawn(self, draws: Draws) -> dict[str, Any]:
         share, burst = _between(self.lost, draws), _between(self.burst, draws)
         return {"share": share, "burst": burst, "concealment": self.concealment}
@@ -191,8 +203,8 @@ class DrawnGain(Drawn):
 class WaveformConfig(Config):
     """How often an utterance's audio is made harder anew, and how; parts that are left out never are."""
 
-    share: float = Field(0.0, ge=0, le=1)
-    """The share of visits at which anything is done; 0 switches it off. The others take the features that are kept."""
+    share: float = Field(1.0, ge=0, le=1)
+    """The share of visits at which anything is done. The others take the features that are kept."""
     speed: DrawnFactor | None = None
     tempo: DrawnFactor | None = None
     room: DrawnRoom | None = None
@@ -232,11 +244,11 @@ class WaveformConfig(Config):
 
     def draw(self, seed: int) -> Augmentation | None:
         """Return what is done to an utterance at the visit that ``seed`` stands for; None: nothing."""
-        if np.random.default_rng([seed, 0]).random() >= self.share:
+        if not self.parts or np.random.default_rng([seed, 0, _OWN]).random() >= self.share:
             return None
         drawn: dict[str, Any] = {}
         for number, name in enumerate(PARTS, 1):
-            draws = np.random.default_rng([seed, number])
+            draws = np.random.default_rng([seed, number, _OWN])
             part = getattr(self, name)
             if part is not None and draws.random() < part.share:
                 drawn[name] = part.drawn(draws)

@@ -32,6 +32,15 @@ def audio_files(folder: str | Path) -> list[Path]:
     return found
 
 
+@lru_cache(maxsize=KEPT)
+def sounds_of(place: str) -> list[Path]:
+    """Return a recording, or those of a folder as they were when this process first asked.
+
+    Raises as :func:`audio_files` does.
+    """
+    return [Path(place)] if Path(place).is_file() else audio_files(place)
+
+
 def excerpt(files: Sequence[Path], length: int, generator: np.random.Generator) -> np.ndarray:
     """Return ``length`` samples at 16 kHz of one of the files, from anywhere in it, going round where it is too short.
 

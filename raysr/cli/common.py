@@ -15,7 +15,7 @@ ModelOption = Annotated[
     typer.Option("--model", help="An entry of the pool by name, or `latest`, or `best` (lowest WER on dev)."),
 ]
 ConfigOption = Annotated[
-    Path, typer.Option("--config", "-c", help="A YAML file; see jobs/conf/ for recipes.")
+    Path, typer.Option("--config", "-c", help="A YAML file; `raysr recipes FOLDER` writes some.")
 ]
 Overrides = Annotated[
     list[str] | None,

@@ -76,7 +76,9 @@ def submit(
             f"{config} lies outside of {working_dir}, which is what a job gets to see: name a --working-dir"
         )
     run = os.path.normpath(os.path.join(storage or "", settings.run.dir))
-    if storage and is_uri(storage) and not os.path.isabs(settings.run.dir):
+    if settings.run.store:
+        run = settings.run.store.rstrip("/")
+    elif storage and is_uri(storage) and not os.path.isabs(settings.run.dir):
         run = f"{storage.rstrip('/')}/{os.path.normpath(settings.run.dir)}"
     elif not os.path.isabs(run):
         raise RunError(

@@ -1,5 +1,6 @@
 """`raysr demo | ipl | label | train`: runs of the loop, whole or in part."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -48,13 +49,22 @@ def fetch(
     Example: `raysr fetch s3://speech/runs/mine runs/mine --below pool/`
     """
     from raysr.errors import RunError
+    from raysr.ipl.folder import owning
     from raysr.store import Store
 
-    index = Store(store).fetch(folder, below)
+    with owning(folder):
+        index = Store(store).fetch(folder, below)
     if index is None:
         raise RunError(f"{store} keeps no run")
     count = sum(name.startswith(below) for name in index.files)
+    if not count:
+        raise RunError(f"{store} keeps nothing below {below}; there is {', '.join(_tops(index.files))}")
     typer.echo(f"{count} files, as {index.by} kept them: {folder}")
+
+
+def _tops(names: Iterable[str]) -> list[str]:
+    """Return the files and folders that paths begin with."""
+    return sorted({name.partition("/")[0] + ("/" if "/" in name else "") for name in names})
 
 
 def ipl(

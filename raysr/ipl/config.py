@@ -51,7 +51,7 @@ class RunPart(Config):
     """
 
     dir: str
-    store: str | None = None
+    store: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9+.-]*://.+")
     cycles: int = Field(default=3, ge=1)
     seed: int = 1
     canary: int = Field(default=200, ge=0)

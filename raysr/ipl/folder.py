@@ -1,9 +1,9 @@
 """A run's folder: where it lies, whose it is, and that it stays one run."""
 
 import fcntl
+import hashlib
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +17,7 @@ from raysr.corpus.places import is_uri
 from raysr.errors import RunError
 
 STORAGE = "RAYSR_STORAGE"
-SCRATCH = "RAYSR_SCRATCH"
+SCRATCH, OWN_SCRATCH = "RAYSR_SCRATCH", "/tmp/raysr-runs"
 MAY_CHANGE = {("run", "cycles"), ("run", "tracking"), ("run", "store"), ("cluster",), ("stop",)}
 
 
@@ -31,9 +31,10 @@ def place(folder: str, key: str = "run.dir") -> Path:
     if path.is_absolute():
         return path
     root = os.environ.get(STORAGE)
-    if root and is_uri(root):  # the folder itself is on a disk of this host, under the store's name
-        scratch = os.environ.get(SCRATCH) or os.path.join(tempfile.gettempdir(), "raysr-runs")
-        return Path(scratch).absolute() / re.sub(r"[^\w.-]+", "-", root.rstrip("/")) / path
+    if root and is_uri(root):  # the folder itself is on a disk, under the store's name
+        name = re.sub(r"[^\w.-]+", "-", root.rstrip("/"))
+        told_apart = hashlib.sha256(root.rstrip("/").encode()).hexdigest()[:6]
+        return Path(os.environ.get(SCRATCH) or OWN_SCRATCH).absolute() / f"{name}-{told_apart}" / path
     if root:
         return Path(root).absolute() / path
     if is_ray_job():
@@ -50,6 +51,22 @@ def store_of(folder: str, store: str | None) -> str | None:
     if store or not root or not is_uri(root) or Path(folder).expanduser().is_absolute():
         return store
     return f"{root.rstrip('/')}/{os.path.normpath(folder)}"
+
+
+def check_shared(folder: Path) -> None:
+    """Look whether the nodes of the connected cluster can share a run's folder.
+
+    Raises:
+        RunError: there are several, and the folder is in the scratch space that each has for itself.
+    """
+    import ray
+
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    if nodes > 1 and Path(OWN_SCRATCH) in folder.parents:
+        raise RunError(
+            f"run folder {folder} is on a disk of this host alone, and the cluster has {nodes} nodes that label and "
+            f"train: set {SCRATCH} to a folder that all of them see"
+        )
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from raysr.ipl.events import Events, resources
 from raysr.ipl.filters.chain import FilterChain
 from raysr.ipl.filters.hash import filter_hash
 from raysr.ipl.filters.report import judge_filters
-from raysr.ipl.folder import keep_config, owning, place, store_of
+from raysr.ipl.folder import check_shared, keep_config, owning, place, store_of
 from raysr.ipl.handover import write_json
 from raysr.ipl.held_out import Protecting, count_held_out, look_for_held_out
 from raysr.ipl.labels import characters_per_second, measure_labels
@@ -272,6 +272,7 @@ def open_run(
             followed(folder, told, progress.say, forgetful=FORGETFUL),
         ):
             run.connection = connection
+            check_shared(folder)
             if connection.dashboard_hint:
                 progress.say(f"dashboard: {connection.dashboard_hint}")
             yield run

@@ -110,6 +110,7 @@ class DdpTrainer:
             options["steps"] = config.steps_by_cycle[min(c.cycle, len(config.steps_by_cycle) - 1)]
         augment = config.augment
         waveform = augment.waveform.located(Path.cwd())
+        waveform.check_files()
         options["augment"] = augment.model_copy(update={"waveform": waveform})
         taught = distributions_folder(c.folder / "predictions")
         return TrainJob(

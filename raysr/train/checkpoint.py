@@ -171,6 +171,16 @@ def absent(folder: Path, ranks: int) -> list[int]:
     return [rank for rank in range(ranks) if not (folder / digests_file(rank)).exists()]
 
 
+def is_whole(folder: Path) -> bool:
+    """Return whether every rank has written its part, and all files are there; not whether they are undamaged."""
+    try:
+        ranks = json.loads((folder / PROGRESS).read_text())["ranks"]
+        parts = [json.loads((folder / digests_file(rank)).read_text()) for rank in range(ranks)]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return all((folder / name).is_file() for part in parts for name in part)
+
+
 def weights(folder: Path) -> Path:
     """Return the file of the weights that a student is published with: the average's where there is one."""
     return folder / (AVERAGE if (folder / AVERAGE).exists() else MODEL)

@@ -183,8 +183,9 @@ def open_data(
         ]
         shares = [source.share for source, _ in filled]
         waveform, harder = job.train.augment.waveform, None
-        if waveform.share:
-            harder = Harder(waveform, job.features, Unreadable(len(everything), tell))
+        if waveform.share and waveform.parts:
+            enough = partial(_is_enough, model=model, tokeniser=tokeniser)
+            harder = Harder(waveform, job.features, Unreadable(len(everything), tell), enough)
         yield Data(job, [utterances for _, utterances in filled], shares, dev, reader, tokeniser, harder)
 
 
@@ -205,18 +206,28 @@ def _fits(
     """Say whether CTC can align an utterance's text with what the encoder makes of its audio."""
     if not utterance.text:
         return True  # an error that names it follows
-    tokens = tokeniser.encode(utterance.text)
-    needed = max(
-        1, len(tokens) + sum(one == next_ for one, next_ in pairwise(tokens))
-    )  # a blank between equals
     frames = reader.frames(utterance)
-    if (made := model.output_frames(frames)) >= needed:
+    if _is_enough(utterance, frames, model, tokeniser):
         return True
     leave_out(
         utterance.id,
-        f"too short for its text: the encoder makes {made} frames of {frames}, and CTC needs {needed}",
+        f"too short for its text: the encoder makes {model.output_frames(frames)} frames of {frames}, and CTC needs "
+        f"{_needed(utterance, tokeniser)}",
     )
     return False
+
+
+def _is_enough(utterance: Utterance, frames: int, model: AsrModel, tokeniser: Tokeniser) -> bool:
+    """Say whether CTC can align an utterance's text with what the encoder makes of so many frames."""
+    return model.output_frames(frames) >= _needed(utterance, tokeniser)
+
+
+def _needed(utterance: Utterance, tokeniser: Tokeniser) -> int:
+    """Return how many frames CTC needs for an utterance's text."""
+    tokens = tokeniser.encode(utterance.text or "")
+    return max(
+        1, len(tokens) + sum(one == next_ for one, next_ in pairwise(tokens))
+    )  # a blank between equals
 
 
 def _targets(job: TrainJob, batches: BatchMaker, tokeniser: Tokeniser) -> Targets | None:

@@ -47,7 +47,7 @@ def fit_local(job: TrainJob) -> Path:
         raise RunError(f"cannot make the training's folder {out}: {error.strerror}") from None
     with process_group(job), _alone_in(out):
         reporter = LocalReporter(out, job.train, job.timeout_s)
-        checkpoints = _checkpoints(out)
+        checkpoints = [folder for folder in _checkpoints(out) if checkpoint.is_whole(folder)]
         loop.train(job, reporter, checkpoints[-1] if checkpoints else None)
         if dist.is_initialized():
             dist.barrier()  # until rank 0 has given the last checkpoint its name

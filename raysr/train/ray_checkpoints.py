@@ -18,7 +18,7 @@ from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import (
 )
 
 from raysr.corpus.disk import replacing
-from raysr.train.checkpoint import PROGRESS, absent
+from raysr.train.checkpoint import PROGRESS, is_whole
 
 PREFIX = "checkpoint-"
 METRICS = "metrics.json"
@@ -54,7 +54,7 @@ def mend(folder: Path, score: str | None) -> None:
     except json.JSONDecodeError:
         _write(listed, _whole(folder), score)
         return
-    there = [one for one in kept if (folder / one.name).is_dir()]
+    there = [one for one in kept if is_whole(folder / one.name)]
     if len(there) < len(kept):
         _write(listed, there, score)
 
@@ -62,14 +62,13 @@ def mend(folder: Path, score: str | None) -> None:
 def _whole(folder: Path) -> list[_Kept]:
     """Return the checkpoints whose ranks have all written their part; which they are, their steps say."""
     found = []
-    for path in folder.glob(f"{PREFIX}*"):
+    for path in filter(is_whole, folder.glob(f"{PREFIX}*")):
         try:
-            progress = json.loads((path / PROGRESS).read_text())
             metrics = json.loads((path / METRICS).read_text())
         except (FileNotFoundError, json.JSONDecodeError):
             continue  # one that was being written when the power went
-        if not absent(path, progress["ranks"]):
-            found.append(_Kept(progress["step"], path.name, metrics))
+        step = json.loads((path / PROGRESS).read_text())["step"]
+        found.append(_Kept(step, path.name, metrics))
     return found
 
 

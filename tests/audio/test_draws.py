@@ -71,7 +71,7 @@ def test_the_share_of_visits_that_stay_as_they_are() -> None:
     config = WaveformConfig.parse({"share": 0.3, "noise": {}})
     assert sum(config.draw(seed) is not None for seed in range(3000)) == pytest.approx(900, abs=100)
     assert WaveformConfig().draw(1) is None
-    assert WaveformConfig.parse({"share": 1.0}).draw(1) is None
+    assert WaveformConfig.parse({"share": 0.0, "noise": {}}).draw(1) is None
 
 
 @settings(max_examples=30, deadline=None)
@@ -96,11 +96,29 @@ def test_every_draw_can_be_carried_out_and_the_same_seed_gives_the_same_bits(see
     assert np.isfinite(once).all()
 
 
+def test_what_is_drawn_is_not_what_is_drawn_from_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, ...]] = []
+    make = np.random.default_rng
+
+    def noted(words: list[int]) -> np.random.Generator:
+        asked.append(tuple(words))
+        return make(words)
+
+    monkeypatch.setattr(np.random, "default_rng", noted)
+    for seed in range(40):
+        recipe = WaveformConfig.parse(EVERYTHING).draw(seed)
+        if recipe is not None:
+            augment(SPEECH, recipe)
+    streams = [words + (0,) * (3 - len(words)) for words in asked]  # as numpy pads them
+    assert len(set(streams)) == len(streams)
+
+
 def test_how_much_longer_speech_may_become() -> None:
     assert WaveformConfig().stretch == 1
     assert WaveformConfig.parse(EVERYTHING).stretch == pytest.approx(1 / 0.9 / 0.85)
     assert WaveformConfig.parse({**EVERYTHING, "share": 0}).stretch == 1
     assert WaveformConfig.parse({"share": 1, "speed": {"range": [1.1, 1.2]}}).stretch == 1
+    assert WaveformConfig.parse({"speed": {"range": [0.845, 1]}}).stretch == pytest.approx(1 / 0.84)
 
 
 @pytest.mark.parametrize(
@@ -116,6 +134,7 @@ def test_how_much_longer_speech_may_become() -> None:
         ({"babble": {}}, "babble.files"),
         ({"codec": {"kinds": ["opus", "gsm", "mp3"], "bit_rate": [6000, 64_000]}}, "mp3"),
         ({"packets": {"lost": [0.0, 0.1]}}, "packets.share"),
+        ({"packets": {"lost": [0.01, 0.6]}}, r"lost \(up to 0.6\) and burst \(from 1\)"),
         ({"clip": {"samples": [0.0, 1.0]}}, "clip"),
         ({"reverb": {}}, "reverb"),
     ],

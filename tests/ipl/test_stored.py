@@ -151,9 +151,7 @@ def test_what_a_step_has_made_so_far_is_kept_too(
     assert (tmp_path / "fetched/cycles/000/selection.jsonl").read_text() == "{}\n{}\n"
 
 
-def test_a_folder_of_another_state_is_refused_and_one_that_died_while_it_kept_is_not(
-    s3: str, tmp_path: Path
-) -> None:
+def test_a_folder_of_another_state_is_refused(s3: str, tmp_path: Path) -> None:
     uri, folder, other = f"{s3}/{uuid.uuid4().hex}", tmp_path / "run", tmp_path / "elsewhere"
     with stored(uri, folder, print):
         folder.mkdir()
@@ -162,25 +160,124 @@ def test_a_folder_of_another_state_is_refused_and_one_that_died_while_it_kept_is
         assert (other / "config.yaml").read_text() == "run: 1"
         (other / "config.yaml").write_text("run: 2")
         keep()
-    with (
-        pytest.raises(
-            RunError, match=r"is not what s3://.* keeps, which .* wrote last: move the folder away"
-        ),
-        stored(uri, folder, print),
-    ):
+    told = r"is not what s3://.* keeps, which .* wrote last: move the folder away"
+    with pytest.raises(RunError, match=told), stored(uri, folder, print):
+        pass
+    (folder / "config.yaml").write_text("run: 2")  # a copy of what is kept, whoever made it
+    with stored(uri, folder, print):
         pass
 
-    # the index holds, and the process is gone before it knows
-    known = (other / ".store.json").read_bytes()
-    with stored(uri, other, print):
-        (other / "config.yaml").write_text("run: 3")
-    pending = json.loads((other / ".store.json").read_bytes())["ids"]
-    assert json.loads(known)["ids"][-1] == pending[0]
-    index = Store(uri).index()
-    assert index is not None
-    assert index.id == pending[-1]
-    with stored(uri, other, print):
+
+def test_whoever_died_while_keeping_or_fetching_goes_on(s3: str, tmp_path: Path) -> None:
+    uri, folder = f"{s3}/{uuid.uuid4().hex}", tmp_path / "run"
+    with stored(uri, folder, print):
+        folder.mkdir()
+        (folder / "config.yaml").write_text("run: 1")
+        (folder / "events.jsonl").write_text("{}")
+    (known,) = json.loads((folder / ".store.json").read_text())["ids"]
+    # the index holds, and the process was gone before it knew; its log has grown meanwhile
+    (folder / "events.jsonl").write_text("{}{}")
+    (folder / ".store.json").write_text(json.dumps({"ids": ["the one before", known], "fetching": False}))
+    with stored(uri, folder, print):
         pass
+    # half of it was fetched when the process died; a file is of an older state
+    (folder / "events.jsonl").unlink()
+    (folder / "config.yaml").write_text("run: 0")
+    (folder / "old.txt").write_text("")
+    (folder / ".store.json").write_text(json.dumps({"ids": [], "fetching": True}))
+    with stored(uri, folder, print):
+        assert (folder / "events.jsonl").read_text() == "{}{}"
+        assert (folder / "config.yaml").read_text() == "run: 1"
+        assert not (folder / "old.txt").exists()
+
+
+def test_what_a_step_finished_is_made_up_for_before_the_next_one_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raysr.ipl.stored.EVERY_S", 0.2)
+    uri, folder = f"file://{tmp_path}/store", tmp_path / "run"
+    with stored(uri, folder, print) as keep:
+        folder.mkdir()
+        (folder / "one").write_text("1")
+        keep()
+        (tmp_path / "store").rename(tmp_path / "away")
+        (tmp_path / "store").write_text("no folder")
+        (folder / "two").write_text("2")
+        keep()  # fails
+        (folder / "three").write_text("3")  # of a step that has not ended
+        (tmp_path / "store").unlink()
+        (tmp_path / "away").rename(tmp_path / "store")
+        deadline = time.monotonic() + 30
+        while "two" not in (Store(uri).index() or pytest.fail("gone")).files:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert "three" not in (Store(uri).index() or pytest.fail("gone")).files
+
+
+def checkpoint(folder: Path, name: str, ranks: int, without: str = "") -> None:
+    place = folder / "cycles/000/train" / name
+    place.mkdir(parents=True)
+    written = {"progress.json": json.dumps({"ranks": ranks, "step": 1}), "model.safetensors": name}
+    for rank in range(ranks):
+        named = {f"rank-{rank:05d}.pt": ""} | ({"model.safetensors": ""} if rank == 0 else {})
+        written |= {f"rank-{rank:05d}.pt": f"{rank}", f"rank-{rank:05d}.json": json.dumps(named)}
+    for file, content in written.items():
+        if file != without:
+            (place / file).write_text(content)
+
+
+def test_of_checkpoints_the_whole_ones_are_kept_and_none_of_a_cycle_that_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raysr.ipl.stored.EVERY_S", 0.2)
+    uri, folder = f"file://{tmp_path}/store", tmp_path / "run"
+
+    def kept() -> set[str]:
+        index = Store(uri).index()
+        return {Path(n).parent.name for n in index.files if "checkpoint-" in n} if index else set()
+
+    def wait_for(expected: set[str]) -> None:
+        deadline = time.monotonic() + 30
+        while kept() != expected:
+            assert time.monotonic() < deadline, kept()
+            time.sleep(0.05)
+
+    with stored(uri, folder, print) as keep:
+        checkpoint(folder, "checkpoint-1", 2)
+        checkpoint(folder, "checkpoint-2", 2, without="rank-00001.json")
+        checkpoint(folder, "checkpoint-3", 2, without="rank-00001.pt")
+        checkpoint(folder, "checkpoint-4", 1, without="progress.json")
+        checkpoint(folder, "checkpoint-5", 1)
+        wait_for({"checkpoint-1", "checkpoint-5"})
+        shutil.rmtree(folder / "cycles/000/train/checkpoint-1")
+        wait_for({"checkpoint-5"})
+        (folder / "cycles/000/report.json").write_text("{}")
+        keep()
+        assert kept() == set()
+        index = Store(uri).index()
+        assert index is not None
+        assert set(index.files) == {"cycles/000/report.json"}
+
+
+def test_a_run_that_another_process_took_over_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raysr.store.BEAT_S", 0.2)
+    uri, folder, said = f"file://{tmp_path}/store", tmp_path / "run", list[str]()
+
+    def runs_on() -> None:
+        with stored(uri, folder, said.append):
+            folder.mkdir()
+            (folder / "one").write_text("1")
+            other = {"id": "other", "host": "elsewhere", "pid": 1}
+            (tmp_path / "store" / "owner.json").write_text(json.dumps(other))
+            time.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        runs_on()
+    assert "taken for dead" in said[-1]
+    assert Store(uri).index() is None, "it writes no more"
+    assert "elsewhere" in (tmp_path / "store" / "owner.json").read_text()
 
 
 def test_a_store_that_is_away_for_a_while_costs_nothing_but_its_copy(
@@ -196,8 +293,8 @@ def test_a_store_that_is_away_for_a_while_costs_nothing_but_its_copy(
         for content in ("2", "3"):
             (folder / "one").write_text(content)
             keep()
-        assert len(said) == 1
-        assert "cannot keep the run" in said[0]
+        assert len(said) == 2
+        assert all("cannot keep the run" in line for line in said)
         (tmp_path / "store").unlink()
         (tmp_path / "away").rename(tmp_path / "store")
     Store(uri).fetch(tmp_path / "fetched")
@@ -218,8 +315,13 @@ def test_where_a_run_lies_and_is_kept(tmp_path: Path, monkeypatch: pytest.Monkey
     assert store_of("mine", "s3://own/one") == "s3://own/one"
     monkeypatch.setenv("RAYSR_STORAGE", "s3://speech/runs/")
     monkeypatch.setenv("RAYSR_SCRATCH", str(tmp_path / "scratch"))
-    assert place("team/mine") == tmp_path / "scratch" / "s3-speech-runs" / "team/mine"
+    lies = place("team/mine")
+    assert lies.relative_to(tmp_path / "scratch").parts[1:] == ("team", "mine")
+    assert lies.parts[-3].startswith("s3-speech-runs-")
     assert store_of("team/mine", None) == "s3://speech/runs/team/mine"
     assert (place("/else/mine"), store_of("/else/mine", None)) == (Path("/else/mine"), None)
     monkeypatch.delenv("RAYSR_SCRATCH")
-    assert place("mine").is_absolute()
+    assert str(place("mine")).startswith("/tmp/raysr-runs/s3-speech-runs-")
+    elsewhere = place("mine")
+    monkeypatch.setenv("RAYSR_STORAGE", "s3://speech-runs")
+    assert place("mine") != elsewhere

@@ -15,7 +15,7 @@ MOST_IN_A_ROW = 64
 
 
 class Unreadable:
-    """Counts the utterances that could not be read.
+    """Counts the utterances that could not be read when they were last visited.
 
     Args:
         count: how many utterances there are.
@@ -25,13 +25,15 @@ class Unreadable:
     def __init__(self, count: int, tell: Callable[[str, str], None]) -> None:
         self._count, self._tell = count, tell
         self._names: set[str] = set()
+        self._told: set[str] = set()
         self._in_a_row = 0
         self._lock = threading.Lock()
 
-    def was_read(self) -> None:
+    def was_read(self, name: str) -> None:
         """Note that a visit went well."""
         with self._lock:
             self._in_a_row = 0
+            self._names.discard(name)
 
     def was_not(self, name: str, error: RaysrError) -> None:
         """Note an utterance and why.
@@ -42,9 +44,9 @@ class Unreadable:
         """
         with self._lock:
             self._in_a_row += 1
-            is_new = name not in self._names
             self._names.add(name)
-            if is_new:
+            if name not in self._told:
+                self._told.add(name)
                 self._tell(name, str(error))
             if self._in_a_row >= MOST_IN_A_ROW or len(self._names) > 1 + MOST_UNREADABLE * self._count:
                 raise CorpusError(
@@ -81,5 +83,5 @@ class FaultTolerant:
         except RaysrError as error:
             self._unreadable.was_not(utterance.id, error)
             return torch.zeros(1, self.config.mel_bins)
-        self._unreadable.was_read()
+        self._unreadable.was_read(utterance.id)
         return features

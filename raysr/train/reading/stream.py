@@ -1,6 +1,7 @@
 """Features computed from the audio at every visit: nothing is stored, and a training can begin at once."""
 
 import time
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -33,14 +34,7 @@ class Streamed:
         Raises:
             AudioError: the audio cannot be read, or has no features; names the utterance.
         """
-        for pause in PAUSES_S:
-            try:
-                return self._compute(utterance)
-            except AudioError as error:
-                if not may_pass(error):
-                    raise
-            time.sleep(pause)
-        return self._compute(utterance)
+        return patiently(lambda: self._compute(utterance))
 
     def _compute(self, utterance: Utterance) -> Tensor:
         try:
@@ -50,3 +44,15 @@ class Streamed:
         except Exception as error:
             # decoders may raise anything on damaged bytes
             raise AudioError(f"utterance {utterance.id}: {type(error).__name__}: {error}") from error
+
+
+def patiently(read: Callable[[], Tensor]) -> Tensor:
+    """Return what is read, asking again where a disk or a store may answer another time; raise what it raises."""
+    for pause in PAUSES_S:
+        try:
+            return read()
+        except AudioError as error:
+            if not may_pass(error):
+                raise
+        time.sleep(pause)
+    return read()
