@@ -30,6 +30,8 @@ bench: $(VENV)/.raysr-test  ## measure most of what docs/results.md quotes (hour
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e '.[bench,onnx]'
 	$(BIN)/python -m benchmarks.ipl --json runs/benchmarks/ipl.json
 	$(BIN)/python -m benchmarks.conditions --json runs/benchmarks/conditions.json
+	$(BIN)/python -m benchmarks.code_switching --json runs/benchmarks/code_switching.json
+	$(BIN)/python -m benchmarks.augment --json runs/benchmarks/augment.json
 	$(BIN)/python -m benchmarks.decode --json runs/benchmarks/decode.json
 	$(BIN)/python -m benchmarks.confidence --json runs/benchmarks/confidence.json
 	$(BIN)/python -m benchmarks.models --json runs/benchmarks/models.json
@@ -50,6 +52,7 @@ bench: $(VENV)/.raysr-test  ## measure most of what docs/results.md quotes (hour
 	$(BIN)/python -m benchmarks.two_hosts --json runs/benchmarks/two_hosts.json
 	$(BIN)/python -m benchmarks.launcher --json runs/benchmarks/launcher.json
 	$(BIN)/python -m benchmarks.report --json runs/benchmarks/report.json
+	$(BIN)/python -m benchmarks.newcomer --json runs/benchmarks/newcomer.json
 
 check-gpu: $(VENV)/.raysr  ## train, decode and stream on this machine's GPU, and compare with its CPU; without Ray
 	$(BIN)/raysr check-gpu
