@@ -20,10 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from object_store import BUCKET, object_store
 
-from raysr import store as module
 from raysr.cli import app as cli
 from raysr.errors import RunError
-from raysr.store import INDEX, OBJECTS, OWNER, Store, files_in
+from raysr.store import folder as module
+from raysr.store import owner
+from raysr.store.folder import INDEX, OBJECTS, Store, files_in
+from raysr.store.owner import OWNER, owned
 
 
 @pytest.fixture(scope="module")
@@ -112,17 +114,21 @@ def test_a_large_file_is_not_read_into_memory(
 
 
 class Counted:
-    """Notes what is asked of a store's files; at a chosen request everything ends."""
+    """Notes what is asked of a store's files; from a chosen request on each one fails."""
 
     def __init__(
-        self, store: Store, patch: pytest.MonkeyPatch | None = None, most: int | None = None
+        self,
+        store: Store,
+        patch: pytest.MonkeyPatch | None = None,
+        most: int | None = None,
+        error: BaseException | None = None,
     ) -> None:
         self.calls: list[str] = []
-        self._files, self._most = store._files, most
+        self._files, self._most, self._error = store.objects.files, most, error or Died()
         if patch is None:
-            store._files = self
+            store.objects.files = self
         else:
-            patch.setattr(store, "_files", self)
+            patch.setattr(store.objects, "files", self)
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._files, name)
@@ -183,13 +189,14 @@ def test_one_that_reads_while_another_is_kept_has_the_newer_one(
     def interrupted(path: Path, content: str) -> None:
         if not fetched:
             fetched.append(content)
-            writer.keep(tmp_path / "a", write(tmp_path / "a", {"one": b"3", "two": b"4"}))
+            for content in (b"5", b"3"):  # of the index before the last one the objects stay
+                writer.keep(tmp_path / "a", write(tmp_path / "a", {"one": content, "two": b"4"}))
         fetch_one(path, content)
 
     monkeypatch.setattr(reader, "_fetch", interrupted)
     index = reader.fetch(tmp_path / "b")
     assert index is not None
-    assert index.number == 2
+    assert index.number == 3
     assert read(tmp_path / "b") == {"one": b"3", "two": b"4"}
 
 
@@ -214,13 +221,12 @@ def test_a_writer_goes_on_after_a_request_that_failed(uri: str, tmp_path: Path) 
     for number, files in enumerate(states):
         shutil.rmtree(tmp_path / "a", ignore_errors=True)
         names = write(tmp_path / "a", files)
-        whole, counted = store._files, Counted(store, most=number, error=TimeoutError("no answer"))
+        whole, counted = store.objects.files, Counted(store, most=number, error=TimeoutError("no answer"))
         try:
             store.keep(tmp_path / "a", names)
         except RunError as error:
             told.append(str(error))
-        store._files = whole
-        assert counted.calls
+        store.objects.files = whole
         store.keep(tmp_path / "a", names)
         Store(uri).fetch(tmp_path / f"b{number}")
         assert read(tmp_path / f"b{number}") == files
@@ -266,7 +272,7 @@ def test_a_store_that_cannot_be_reached_is_one_line(s3: None, tmp_path: Path) ->
             Store(uri).keep(tmp_path, ["one"])
     with (
         pytest.raises(RunError, match=r"^s3://nobody-has-this/x: [^\n]*$"),
-        Store("s3://nobody-has-this/x").owned(),
+        owned("s3://nobody-has-this/x"),
     ):
         pass
 
@@ -274,15 +280,15 @@ def test_a_store_that_cannot_be_reached_is_one_line(s3: None, tmp_path: Path) ->
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, seconds in (("BEAT_S", 0.3), ("STALE_S", 3.0), ("LOOK_S", 0.1)):
-        monkeypatch.setattr(module, name, seconds)
+        monkeypatch.setattr(owner, name, seconds)
 
 
 def test_a_second_writer_is_told_who_is_the_first(uri: str, impatient: None) -> None:
     told, said = rf"{uri} is in use by .*, process {os.getpid()}: wait for it", list[str]()
-    with Store(uri).owned(), pytest.raises(RunError, match=told), Store(uri).owned(said.append):
+    with owned(uri), pytest.raises(RunError, match=told), owned(uri, said.append):
         pass
     assert len(said) == 1
-    with Store(uri).owned(said.append):
+    with owned(uri, said.append):
         pass
     assert len(said) == 1
     files, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
@@ -294,26 +300,26 @@ def test_one_that_was_killed_is_taken_for_dead(s3: None, impatient: None, host: 
     uri = f"s3://{BUCKET}/{uuid.uuid4().hex}"
     elsewhere = "import socket\nsocket.gethostname = lambda: 'elsewhere'\n" if host == "another" else ""
     program = (
-        f"{elsewhere}import time\nfrom raysr import store\nstore.BEAT_S = 0.3\n"
-        f"with store.Store({uri!r}).owned():\n    print('mine', flush=True)\n    time.sleep(600)"
+        f"{elsewhere}import time\nfrom raysr.store import owner\nowner.BEAT_S = 0.3\n"
+        f"with owner.owned({uri!r}):\n    print('mine', flush=True)\n    time.sleep(600)"
     )
-    owner = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     try:
-        assert owner.stdout is not None
-        assert owner.stdout.readline() == "mine\n"
-        with pytest.raises(RunError, match=f"process {owner.pid}: wait for it"), Store(uri).owned():
+        assert process.stdout is not None
+        assert process.stdout.readline() == "mine\n"
+        with pytest.raises(RunError, match=f"process {process.pid}: wait for it"), owned(uri):
             pass
-        owner.kill()
-        owner.wait()
+        process.kill()
+        process.wait()
         started = time.monotonic()
-        with Store(uri).owned() as ownership:
+        with owned(uri) as ownership:
             assert not ownership.lost.is_set()
-            assert (time.monotonic() - started > module.STALE_S) == (host == "another")
+            assert (time.monotonic() - started > owner.STALE_S) == (host == "another")
     finally:
-        owner.kill()
-        owner.wait()
-        assert owner.stdout is not None
-        owner.stdout.close()
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
 
 
 @pytest.mark.parametrize("before", ["nobody", "a dead one"])
@@ -328,7 +334,7 @@ def test_of_several_that_come_at_once_one_is_the_owner(s3: None, impatient: None
     def come(number: int) -> None:
         came.wait()
         try:
-            with Store(uri).owned():
+            with owned(uri):
                 owners.append(number)
                 over.wait(30)
         except RunError as error:
@@ -347,7 +353,7 @@ def test_of_several_that_come_at_once_one_is_the_owner(s3: None, impatient: None
 def test_one_that_was_wrongly_taken_for_dead_learns_it(uri: str, impatient: None) -> None:
     files, root = fsspec.core.url_to_fs(uri, use_listings_cache=False)
     other = json.dumps({"id": "other", "host": "elsewhere", "pid": 1}).encode()
-    with Store(uri).owned() as ownership:
+    with owned(uri) as ownership:
         files.pipe_file(f"{root}/{OWNER}", other)
         assert ownership.lost.wait(20)
     assert files.cat_file(f"{root}/{OWNER}") == other, "what is another's stays"

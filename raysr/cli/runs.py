@@ -50,7 +50,7 @@ def fetch(
     """
     from raysr.errors import RunError
     from raysr.ipl.folder import owning
-    from raysr.store import Store
+    from raysr.store.folder import Store
 
     with owning(folder):
         index = Store(store).fetch(folder, below)

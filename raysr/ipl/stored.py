@@ -5,7 +5,6 @@ training are kept every few minutes. Features are not; they are computed again.
 """
 
 import _thread
-import hashlib
 import json
 import shutil
 import threading
@@ -15,7 +14,8 @@ from pathlib import Path, PurePosixPath
 
 from raysr.corpus.disk import replacing
 from raysr.errors import RaysrError, RunError
-from raysr.store import Index, Ownership, Store, files_in
+from raysr.store.folder import Index, Store, files_in, sha256_of
+from raysr.store.owner import Ownership, owned
 from raysr.train.checkpoint import is_whole
 
 KNOWN = ".store.json"
@@ -42,8 +42,8 @@ class Stored:
         Raises:
             RunError: the folder holds another state of the run than the store, or another run.
         """
-        there, known = self._store.index(), self._known()
-        if known.get("fetching"):
+        there, (known, fetching) = self._store.index(), self._known()
+        if fetching:
             for path in self._folder.glob("[!.]*"):
                 if path.name not in WITHOUT:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -55,7 +55,7 @@ class Stored:
             self._ids = [self._kept.id] if self._kept else []
             self._note()
             return
-        if there is not None and there.id not in known.get("ids", ()) and not self._is_copy(there, here):
+        if there is not None and there.id not in known and not self._is_copy(there, here):
             raise RunError(
                 f"run folder {self._folder} is not what {self._store.uri} keeps, which {there.by} wrote last: move "
                 "the folder away, and what is kept will be fetched"
@@ -125,21 +125,19 @@ class Stored:
         """Return whether a folder holds what is kept and nothing else, as one that was copied does."""
         if set(here) != set(index.files):
             return False
-        return all(
-            hashlib.sha256((self._folder / name).read_bytes()).hexdigest() == content
-            for name, content in index.files.items()
-        )
+        return all(sha256_of(self._folder / name) == content for name, content in index.files.items())
 
     def _about_to(self, index: Index) -> None:
         """Note what the store is about to hold: a process that dies right after it has to know it again."""
         self._ids.append(index.id)
         self._note()
 
-    def _known(self) -> dict[str, object]:
-        with suppress(OSError, ValueError):
+    def _known(self) -> tuple[list[str], bool]:
+        """Return the states that the folder is of, and whether it was being fetched."""
+        with suppress(OSError, ValueError, KeyError, TypeError):
             found = json.loads((self._folder / KNOWN).read_text())
-            return found if isinstance(found, dict) else {}
-        return {}
+            return list(found["ids"]), bool(found["fetching"])
+        return [], False
 
     def _note(self, fetching: bool = False) -> None:
         with replacing(self._folder / KNOWN) as file:
@@ -160,7 +158,7 @@ def stored(uri: str | None, folder: Path, say: Callable[[str], None]) -> Iterato
         yield lambda: None
         return
     store, over, turn = Store(uri), threading.Event(), threading.Lock()
-    with store.owned(say) as ownership:
+    with owned(uri, say) as ownership:
         kept = Stored(store, folder, ownership, say)
         kept.begin()
 

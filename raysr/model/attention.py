@@ -32,7 +32,13 @@ def rotate(x: Tensor, positions: Rotary) -> Tensor:
     """Rotate (B, T, H, head_dim) by the last T of ``positions``."""
     cos, sin = positions.cos[-x.shape[1] :], positions.sin[-x.shape[1] :]
     first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
+    if torch.is_grad_enabled() or torch.jit.is_tracing() or torch.compiler.is_compiling():
+        return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
+    rotated = torch.cat((first, second), dim=-1).to(cos.dtype)  # the same in half the passes over memory
+    begin, end = rotated.chunk(2, dim=-1)
+    begin.mul_(cos).addcmul_(second, sin, value=-1)
+    end.mul_(cos).addcmul_(first, sin)
+    return rotated.to(x.dtype)
 
 
 class AttentionCache(NamedTuple):

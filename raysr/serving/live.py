@@ -107,11 +107,13 @@ class LiveStream:
         await self._kept.heard(samples)
         async with self._changed:
             await self._changed.wait_for(lambda: self._queued < self._limit * self._rate)
+            is_first = not self._inbox
             self._inbox.append(samples)
             self._queued += len(samples)
             self.received += len(samples) / self._rate
             self._latency.arrived(self.received, came)
-            self._changed.notify_all()
+            if is_first or self._ready():
+                self._changed.notify_all()
 
     async def finalize(self) -> None:
         """Ask for the final text of everything pushed so far; the stream goes on."""

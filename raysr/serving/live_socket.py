@@ -290,7 +290,8 @@ class LiveSocket:
         patience = left = limits.idle_seconds if self._dialect.keeps_alive else limits.quiet_seconds
         while True:
             try:
-                self._came, raw = await asyncio.wait_for(self._backlog.next(), left)
+                async with asyncio.timeout(left):
+                    self._came, raw = await self._backlog.next()
             except TimeoutError:
                 left = patience - self._waited()
                 if left > 0:

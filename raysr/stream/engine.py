@@ -1,6 +1,8 @@
 """The engine: one thread that carries out what many sessions are asked for, all that is there in one go."""
 
 import asyncio
+import contextlib
+import ctypes
 import threading
 import time
 from collections import deque
@@ -12,6 +14,9 @@ from raysr.stream.events import Event
 from raysr.stream.together import Task, together
 
 Job = tuple[Task, "Future[list[Event]]"]
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 class Meter:
@@ -74,6 +79,7 @@ class Engine:
 
     def _run(self) -> None:
         torch.set_num_threads(self._threads)
+        _keep_what_is_freed()
         while jobs := self._next():
             jobs = [(task, future) for task, future in jobs if future.set_running_or_notify_cancel()]
             started = time.perf_counter()
@@ -92,3 +98,14 @@ class Engine:
             jobs = list(self._jobs)
             self._jobs.clear()
             return jobs
+
+
+def _keep_what_is_freed() -> None:
+    """Have this process keep what large batches free for the next ones, instead of asking the system anew each time.
+
+    Of glibc: it would otherwise give blocks of megabytes back at once, and pay for their pages again.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(M_MMAP_THRESHOLD, 32 << 20)
+        library.mallopt(M_TRIM_THRESHOLD, 128 << 20)
