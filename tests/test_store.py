@@ -221,7 +221,8 @@ def test_a_writer_goes_on_after_a_request_that_failed(uri: str, tmp_path: Path) 
     for number, files in enumerate(states):
         shutil.rmtree(tmp_path / "a", ignore_errors=True)
         names = write(tmp_path / "a", files)
-        whole, counted = store.objects.files, Counted(store, most=number, error=TimeoutError("no answer"))
+        whole = store.objects.files
+        Counted(store, most=number, error=TimeoutError("no answer"))
         try:
             store.keep(tmp_path / "a", names)
         except RunError as error:
