@@ -8,6 +8,9 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+import fsspec
+import pytest
+
 from raysr.ports import free_port
 
 BUCKET = "speech"
@@ -44,3 +47,15 @@ def object_store() -> Iterator[dict[str, str]]:
     finally:
         server.kill()
         server.wait()
+
+
+@contextmanager
+def store_of_this_process() -> Iterator[str]:
+    """Run a server that clients of this process and of its children find; yield the bucket's URI."""
+    clients = fsspec.get_filesystem_class("s3")
+    with object_store() as variables, pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        clients.clear_instance_cache()
+        yield f"s3://{BUCKET}"
+    clients.clear_instance_cache()

@@ -18,7 +18,7 @@ import fsspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from object_store import BUCKET, object_store
+from object_store import BUCKET, store_of_this_process
 
 from raysr.cli import app as cli
 from raysr.errors import RunError
@@ -31,12 +31,8 @@ from raysr.store.owner import OWNER, owned
 @pytest.fixture(scope="module")
 def s3() -> Iterator[None]:
     """A server that speaks S3, for the clients of this process and of its children."""
-    with object_store() as variables, pytest.MonkeyPatch.context() as patch:
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        fsspec.get_filesystem_class("s3").clear_instance_cache()
+    with store_of_this_process():
         yield
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
 @pytest.fixture(params=["s3", "file"])

@@ -31,10 +31,11 @@ def rotary(positions: Tensor, head_dim: int, device: torch.device) -> Rotary:
 def rotate(x: Tensor, positions: Rotary) -> Tensor:
     """Rotate (B, T, H, head_dim) by the last T of ``positions``."""
     cos, sin = positions.cos[-x.shape[1] :], positions.sin[-x.shape[1] :]
-    first, second = x.chunk(2, dim=-1)
-    if torch.is_grad_enabled() or torch.jit.is_tracing() or torch.compiler.is_compiling():
+    wide = x.to(cos.dtype)
+    first, second = wide.chunk(2, dim=-1)
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
-    rotated = torch.cat((first, second), dim=-1).to(cos.dtype)  # the same in half the passes over memory
+    rotated = wide.clone()  # the same in half the passes over memory
     begin, end = rotated.chunk(2, dim=-1)
     begin.mul_(cos).addcmul_(second, sin, value=-1)
     end.mul_(cos).addcmul_(first, sin)

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pytest
 import yaml
 
@@ -27,7 +26,7 @@ from raysr.ipl.run import open_run
 from raysr.ipl.stored import finished_cycles, stored
 from raysr.pool import Pool
 from raysr.store.folder import Store, files_in
-from tests.object_store import BUCKET, object_store
+from tests.object_store import store_of_this_process
 
 DRIVER = """
 import sys, yaml
@@ -52,12 +51,8 @@ STEPS = ("selection", "predictions", "decisions", "batches", "student", "report"
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
     """A bucket, for this process and its children; its URI."""
-    with object_store() as variables, pytest.MonkeyPatch.context() as patch:
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        fsspec.get_filesystem_class("s3").clear_instance_cache()
-        yield f"s3://{BUCKET}"
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    with store_of_this_process() as uri:
+        yield uri
 
 
 def begin(config: Path) -> "subprocess.Popen[str]":
