@@ -78,7 +78,7 @@ def test_killed_in_labelling_and_in_training(
     log = tmp_path / "labelled.log"
     config["builder"] = {"kind": "external", "teachers": [{"kind": "slow:Slow", "log": str(log)}]}
     config["recogniser"] = {"kind": "ray", "block": BLOCK, "actors": {"min": 1, "max": 2}}
-    config["trainer"] |= {"local": False, "steps": 160, "checkpoint_every": 20, "log_every": 20}
+    config["trainer"] |= {"local": False, "steps": 400, "checkpoint_every": 20, "log_every": 20}
     (tmp_path / "slow.py").write_text(SLOW_TEACHER)
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
     cycle = tmp_path / "run" / "cycles" / "000"
@@ -105,5 +105,5 @@ def test_killed_in_labelling_and_in_training(
     assert (tmp_path / "run" / "pool" / "cycle-000" / "manifest.json").exists()
     assert read_decisions(cycle / "decisions.parquet") == decisions
     steps = [line.split('"step": ')[1].split(",")[0] for line in (cycle / "train" / "metrics.jsonl").open()]
-    assert int(steps[-1]) == 160
+    assert int(steps[-1]) == 400
     assert steps.count("20") == 1  # it went on from a checkpoint
