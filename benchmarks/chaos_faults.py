@@ -5,6 +5,7 @@ import random
 import shutil
 import signal
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -38,9 +39,9 @@ class Fault:
     def __init__(self, cluster: Cluster, work: Path, draws: random.Random) -> None:
         self.cluster, self.work, self.draws = cluster, work, draws
 
+    @abstractmethod
     def happen(self) -> str:
         """Let it happen; return what it was, in words."""
-        raise NotImplementedError
 
     def mend(self) -> None:
         """Make it good; it may be called twice."""

@@ -113,7 +113,7 @@ class CodecPart(Config):
 
     @model_validator(mode="after")
     def _has_it(self) -> Self:
-        return _as_values(self, lambda: check_bit_rate(self.kind, self.bit_rate))
+        return as_values(self, lambda: check_bit_rate(self.kind, self.bit_rate))
 
 
 class Packets(Config):
@@ -126,7 +126,7 @@ class Packets(Config):
 
     @model_validator(mode="after")
     def _can_be(self) -> Self:
-        return _as_values(self, lambda: check_line(self.share, self.burst))
+        return as_values(self, lambda: check_line(self.share, self.burst))
 
 
 class Augmentation(Config):
@@ -208,7 +208,7 @@ def _sound(part: Sound, length: int, draws: np.random.Generator) -> np.ndarray:
     return generate_music(length, draws)
 
 
-def _as_values(config: C, check: Callable[[], None]) -> C:
+def as_values(config: C, check: Callable[[], None]) -> C:
     """Return a configuration that passes; what is wrong with its values is told as pydantic tells it."""
     try:
         check()

@@ -8,18 +8,19 @@
 Each part is drawn by itself, from a stream of its own: adding one leaves the others as they were.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Protocol, Self, TypeVar
 
 import numpy as np
 from pydantic import AfterValidator, Field, FiniteFloat, ValidationError, model_validator
 
-from raysr.audio.augment import Augmentation, Colour, Factor
+from raysr.audio.augment import Augmentation, Colour, Factor, as_values
 from raysr.audio.channel import BIT_RATES, Codec, Concealment, check_bit_rate, check_line
 from raysr.audio.sounds import audio_files
 from raysr.config import Config
-from raysr.errors import AudioError
 
 Choice = TypeVar("Choice")
 _OWN = 1
@@ -50,9 +51,9 @@ class Drawn(Config):
     share: float = Field(1.0, ge=0, le=1)
     """Of the visits at which anything is done to an utterance."""
 
+    @abstractmethod
     def drawn(self, draws: Draws) -> Any:
         """Return a value of the part, as :class:`raysr.audio.augment.Augmentation` takes it."""
-        raise NotImplementedError
 
 
 class DrawnFactor(Drawn):
@@ -158,10 +159,7 @@ class DrawnCodec(Drawn):
     def _has_them(self) -> Self:
         for kind in set(self.kinds) & BIT_RATES.keys():
             for rate in self.bit_rate:
-                try:
-                    check_bit_rate(kind, round(rate))
-                except AudioError as error:
-                    raise ValueError(str(error)) from None
+                as_values(self, partial(check_bit_rate, kind, round(rate)))
         return self
 
     def drawn(self, draws: Draws) -> dict[str, Any]:
@@ -178,13 +176,7 @@ class DrawnPackets(Drawn):
 
     @model_validator(mode="after")
     def _can_be(self) -> Self:
-        try:
-            check_line(self.lost[1], self.burst[0])
-        except AudioError as error:
-            raise ValueError(
-                f"lost (up to {self.lost[1]:g}) and burst (from {self.burst[0]:g}): {error}"
-            ) from None
-        return self
+        return as_values(self, lambda: check_line(self.lost[1], self.burst[0]))
 
     def drawn(self, draws: Draws) -> dict[str, Any]:
         share, burst = _between(self.lost, draws), _between(self.burst, draws)

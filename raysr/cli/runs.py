@@ -1,4 +1,4 @@
-"""`raysr demo | ipl | label | train`: runs of the loop, whole or in part."""
+"""`raysr demo | fetch | ipl | label | recipes | train`: runs of the loop, whole or in part."""
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -113,8 +113,8 @@ class Stored:
         for name in files_in(self._folder, WITHOUT):
             checkpoint = _checkpoint(name)
             if checkpoint is not None:
-                done = self._folder.joinpath(*PurePosixPath(name).parts[:2], "report.json").exists()
                 if checkpoint not in whole:
+                    done = self._folder.joinpath(*PurePosixPath(name).parts[:2], "report.json").exists()
                     whole[checkpoint] = not done and is_whole(self._folder / checkpoint)
                 if not whole[checkpoint]:
                     continue

@@ -57,7 +57,7 @@ def owned(uri: str, say: Callable[[str], None] = lambda line: None) -> Iterator[
             with suppress(RunError), objects.asking():
                 if _is_owned_by_another(objects, mine):
                     break
-                _write_owner(objects, {**mine, "beat": count}, "overwrite")
+                _write_owner(objects, {**mine, "beat": count})
                 said = time.monotonic()
             if time.monotonic() - said > STALE_S:  # whoever looks takes us for dead
                 break
@@ -102,7 +102,7 @@ def _take(objects: Objects, mine: Mapping[str, Any], say: Callable[[str], None])
 def _create(objects: Objects, mine: Mapping[str, Any], contested: bool) -> bool:
     """Write ``owner.json`` where there is none; return whether it is ours then."""
     try:
-        _write_owner(objects, mine, "create")
+        _write_owner(objects, mine, create=True)
     except Exception:
         # stores say in many ways that it is there already, and a client that asks again hears it of itself
         if _owner(objects) is None:
@@ -126,8 +126,8 @@ def _is_owned_by_another(objects: Objects, mine: Mapping[str, Any]) -> bool:
     return owner is not None and owner["id"] != mine["id"]
 
 
-def _write_owner(objects: Objects, owner: Mapping[str, Any], mode: str) -> None:
-    objects.write(OWNER, json.dumps(dict(owner)).encode(), create=mode == "create")
+def _write_owner(objects: Objects, owner: Mapping[str, Any], create: bool = False) -> None:
+    objects.write(OWNER, json.dumps(dict(owner)).encode(), create)
 
 
 def _is_dead(owner: Mapping[str, Any]) -> bool:
